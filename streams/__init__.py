@@ -1,0 +1,1 @@
+"""Kafka to Delta: ingest (bronze), refine (silver and gold), agents (live)."""
