@@ -132,7 +132,7 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True)
 class Table:
-    """One Delta table. `row` holds its columns; `topic` is the topic it is appended from, if any; `key` is its row id."""
+    """One Delta table. `row` holds its columns, `key` is its row id, `topic` what it is appended from, if any."""
 
     name: str
     layer: Layer

@@ -1,0 +1,85 @@
+"""Writes the golden events of the current schema versions; existing files are never touched, released events stay.
+
+python -m tests.contract.make_golden
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from schemas.audit import Audit
+from schemas.cycles import Cost, Cycle, CycleStatus, Stage
+from schemas.envelope import encode, new_event, type_name
+from schemas.feedback import Feedback, FeedbackKind
+from schemas.health import Alert, Sli
+from schemas.ids import prompt_id
+from schemas.labels import Candidate, Label, LabelTask, Verdict
+from schemas.messages import ChatMessage, Payload
+from schemas.outputs import Output
+from schemas.preferences import Preference, PreferenceSource
+from schemas.versions import GateResult, ModelVersion, VersionState
+
+FOLDER = Path(__file__).parent / "golden"
+MOMENT = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
+FIRST, SECOND = (f"chatcmpl-01a1fdb519e579ec8de29a983d02a1e{n}" for n in (1, 2))
+PROMPT = (ChatMessage(role="user", content="Where is my parcel? Größe: 2 €"),)
+LEFT = Candidate(completion="It arrives tomorrow.", response_id=FIRST, version="base")
+RIGHT = Candidate(completion="No idea.", response_id=SECOND, version="v1")
+DETAILS = {"prompt_id": prompt_id(PROMPT), "prompt": PROMPT}
+
+EXAMPLES: tuple[Payload, ...] = (
+    Output(
+        response_id=FIRST, completion="It arrives tomorrow.", version="base", base_model="smollm2", temperature=0.8,
+        max_completion_tokens=32, seed=7, finish_reason="stop", input_tokens=12, output_tokens=5,
+        latency_seconds=0.25, segment="shop", user_id="user-7", regenerates=SECOND, **DETAILS,
+    ),
+    Feedback(response_id=FIRST, kind=FeedbackKind.CORRECTION, text="It arrives on Monday.", user_id="user-7"),
+    LabelTask(
+        task_id="task-1", left=LEFT, right=RIGHT, reason="uncertain", uncertainty=0.5,
+        selection_probability=0.25, reward_model="c20261121T103000-1a2b", **DETAILS,
+    ),
+    Label(
+        task_id="task-1", labeler_id="labeler-1", verdict=Verdict.LEFT, left=LEFT, right=RIGHT,
+        reasons=("answers the question",), seconds_taken=3.5, **DETAILS,
+    ),
+    Preference(
+        preference_id="pair-1", kind="pair", revision=1, chosen="It arrives tomorrow.", rejected="No idea.",
+        weight=1.0, source=PreferenceSource.LABEL, rater_id="labeler-1", response_ids=(FIRST, SECOND),
+        versions=("base", "v1"), **DETAILS,
+    ),
+    ModelVersion(
+        version="v1", state=VersionState.REGISTERED, parent="base", base_model="smollm2", adapter_path="v1",
+        adapter_sha256="0" * 64, cycle_id="c20261121T103000-1a2b", kl=2.5, win_rate=0.7, actor="trainer",
+        gates=(GateResult(name="kl", passed=True, value=2.5, low=2.0, high=3.0, threshold=8.0, detail="nats"),),
+    ),
+    Cycle(
+        cycle_id="c20261121T103000-1a2b", status=CycleStatus.PROGRESS, stage=Stage.POLICY, fraction=0.5,
+        metrics={"kl": 1.5}, cost=Cost(seconds=12.5, generated_tokens=1000, trained_tokens=4000),
+    ),
+    Sli(
+        version="v1", segment="shop", window_start=MOMENT, window_end=MOMENT, outputs=10, thumbs_up=3,
+        thumbs_down=1, latency_seconds_sum=4.5,
+    ),
+    Alert(
+        fingerprint="thumbs-v1", state="raised", name="ThumbsDown", severity="page",
+        summary="v1 gets more thumbs down than base", version="v1", example_response_ids=(FIRST,),
+    ),
+    Audit(actor="cli:ada", action="rollback", target="v1", detail="rude answers"),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Write what is not there yet."""
+    FOLDER.mkdir(exist_ok=True)
+    for payload in EXAMPLES:
+        path = FOLDER / f"{type_name(type(payload))}.json"
+        if path.exists():
+            continue
+        message = encode(new_event(payload, source="golden", id=f"golden-{payload.schema_name}", time=MOMENT))
+        headers = {name: value.decode() for name, value in message.headers}
+        body = {"key": message.key.decode(), "headers": headers, "value": json.loads(message.value)}
+        path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
