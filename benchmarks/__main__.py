@@ -1,0 +1,51 @@
+"""The one way of running a benchmark.
+
+    python -m benchmarks                      list them
+    python -m benchmarks batching             run one: a table on the terminal
+    python -m benchmarks batching --json F    and its result as JSON in F
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.result import Result
+
+BENCHMARKS = {
+    "batching": "tokens/s of the gateway's engine with concurrent requests, against one request at a time",
+    "sink": "events/s of ingest (validated, exactly once, in Delta), against a raw consume loop that decodes nothing",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the named benchmark, or list them all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measured comparisons, one at a time.")
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="which one; without it they are listed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write name, ratios and details there as well")
+    chosen = parser.parse_args(arguments)
+    if chosen.name is None:
+        for name, says in BENCHMARKS.items():
+            print(f"  {name:10} {says}")
+        return 0
+    result: Result = importlib.import_module(f"benchmarks.{chosen.name}").run()
+    _show(result)
+    if chosen.json:
+        result.write(chosen.json)
+    return 0
+
+
+def _show(result: Result) -> None:
+    table = Table("figure", "value", title=f"{result.name}: {BENCHMARKS[result.name]}")
+    for name, ratio in result.ratios.items():
+        table.add_row(f"[bold]{name}[/bold] (ratio)", f"[bold]{ratio:.2f}[/bold]")
+    for name, value in result.details.items():
+        table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
