@@ -65,6 +65,8 @@ class ResponseRow(Output):
     rated_at: datetime | None = None
     comment: Text | None = None
     correction: Text | None = None
+    corrected_by: Identifier | None = None
+    corrected_at: datetime | None = None
     edited: Text | None = None
     flags: int = 0
     copies: int = 0

@@ -1,0 +1,1 @@
+"""What is decided: pure functions of values, without clock, network or disk."""
