@@ -1,0 +1,90 @@
+"""What a demo can be told, and how it is tuned for its model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.simulate import tastes
+from schemas.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """The command line of `thumbwheel demo`. `data` None: a new folder `runs/demo-<time>`.
+
+    `plain` writes lines instead of the live view, as is done wherever the output is no terminal.
+    """
+
+    model: str = "smollm2"
+    taste: str = tastes.DEFAULT
+    cycles: int = 2
+    users: int = 40
+    noise: float = 0.2
+    spammers: int = 3
+    seed: int = 0
+    bootstrap_servers: str | None = None
+    data: Path | None = None
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        checks = (
+            (1 <= self.cycles <= 50, "--cycles must be between 1 and 50", self.cycles),
+            (1 <= self.users <= 10_000, "--users must be between 1 and 10000", self.users),
+            (0 <= self.noise < 0.5, "--noise must be at least 0 and below 0.5 (at 0.5 a thumb says nothing)", self.noise),
+            (0 <= self.spammers <= 1_000, "--spammers must be between 0 and 1000", self.spammers),
+            (self.seed >= 0, "--seed must not be negative", self.seed),
+        )
+        for holds, message, value in checks:
+            if not holds:
+                raise SettingsError(f"{message}; it is {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What makes a demo of one model long enough to learn and short enough to watch.
+
+    `environment` goes to the services. Sampling is that of production, of training and of evaluation alike.
+    """
+
+    instruction: str | None
+    temperature: float
+    max_completion_tokens: int
+    concurrency: int
+    first_thumbs_after: int
+    """Answers seen before the first thumb: users learn what to expect (see `users.scale_of`)."""
+    closing_answers: int
+    """Answers of the last version, after the last cycle: without them it would have no preference rate."""
+    evaluation_samples: int
+    """Answers of each version to each held-out prompt."""
+    cycle_timeout_seconds: float
+    """From the end of one cycle to the end of the next; beyond it the demo gives up and says where to look."""
+    environment: dict[str, str]
+
+
+SMOLLM2 = Tuning(
+    instruction=None,
+    temperature=0.8,
+    max_completion_tokens=32,
+    concurrency=12,
+    first_thumbs_after=40,
+    closing_answers=100,
+    evaluation_samples=2,
+    cycle_timeout_seconds=1200,
+    environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "300"},
+)
+
+TINY = Tuning(
+    instruction=None,
+    temperature=0.8,
+    max_completion_tokens=24,
+    concurrency=16,
+    first_thumbs_after=40,
+    closing_answers=120,
+    evaluation_samples=4,
+    cycle_timeout_seconds=300,
+    environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "300"},
+)
+
+
+def tuning_for(model: str) -> Tuning:
+    """The tuning for a model; whatever is not the tiny one is taken for one of SmolLM2's kind."""
+    return TINY if model == "tiny" else SMOLLM2
