@@ -29,7 +29,11 @@ class DemoOptions:
         checks = (
             (1 <= self.cycles <= 50, "--cycles must be between 1 and 50", self.cycles),
             (1 <= self.users <= 10_000, "--users must be between 1 and 10000", self.users),
-            (0 <= self.noise < 0.5, "--noise must be at least 0 and below 0.5 (at 0.5 a thumb says nothing)", self.noise),
+            (
+                0 <= self.noise < 0.5,
+                "--noise must be at least 0 and below 0.5 (a coin says nothing)",
+                self.noise,
+            ),
             (0 <= self.spammers <= 1_000, "--spammers must be between 0 and 1000", self.spammers),
             (self.seed >= 0, "--seed must not be negative", self.seed),
         )

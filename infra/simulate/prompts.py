@@ -29,6 +29,7 @@ def held_out() -> tuple[str, ...]:
     return everything()[HOLD_OUT_EVERY - 1 :: HOLD_OUT_EVERY]
 
 
-def as_messages(prompt: str) -> tuple[ChatMessage, ...]:
-    """The prompt as the conversation that a user sends: one turn, no system message."""
-    return (ChatMessage(role="user", content=prompt),)
+def as_messages(prompt: str, instruction: str | None = None) -> tuple[ChatMessage, ...]:
+    """The prompt as the conversation that an app sends: one turn, after the app's instruction where it has one."""
+    system = (ChatMessage(role="system", content=instruction),) if instruction else ()
+    return (*system, ChatMessage(role="user", content=prompt))

@@ -68,7 +68,7 @@ def load(name: str) -> Taste:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001  the user's module may raise anything while it is imported
+    except Exception as error:
         raise SettingsError(
             f"can't import the module {module_name!r} of --taste {name}: {_named(error)}; it is looked for in "
             f"{here} and on the Python path"
@@ -94,7 +94,7 @@ def checked(taste: Callable[[str, str], object], name: str) -> Taste:
     def guarded(prompt: str, response: str) -> float:
         try:
             value = float(taste(prompt, response))  # type: ignore[arg-type]  # anything that float() takes will do
-        except Exception as error:  # noqa: BLE001  a user's function may raise anything
+        except Exception as error:
             raise TasteFailed(f"the taste {name} failed with {_named(error)} {_shown(prompt, response)}") from error
         if not math.isfinite(value):
             raise TasteFailed(f"the taste {name} returned {value}, not a finite number, {_shown(prompt, response)}")

@@ -1,5 +1,7 @@
 """What the default taste likes, and how a user's own taste is loaded."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,10 +43,8 @@ def write(folder: Path, body: str) -> None:
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory of the user's own."""
-    import sys
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "mymodule_for_tastes", raising=False)
@@ -70,9 +70,7 @@ def test_a_taste_in_the_working_directory_is_found(outside: Path) -> None:
         ("mymodule_for_tastes:f", "def f(prompt, response):\n    return float('nan')\n", "not a finite number"),
     ],
 )
-def test_a_taste_that_cannot_work_is_refused_with_what_is_wrong(
-    outside: Path, name: str, body: str, hint: str
-) -> None:
+def test_a_taste_that_cannot_work_is_refused_with_what_is_wrong(outside: Path, name: str, body: str, hint: str) -> None:
     write(outside, body)
     with pytest.raises(SettingsError, match=hint):
         tastes.load(name)
@@ -81,5 +79,5 @@ def test_a_taste_that_cannot_work_is_refused_with_what_is_wrong(
 def test_a_taste_that_fails_later_names_the_answer_it_failed_on(outside: Path) -> None:
     write(outside, "def f(prompt, response):\n    return 1 / len(response)\n")
     taste = tastes.load("mymodule_for_tastes:f")
-    with pytest.raises(TasteFailed, match="ZeroDivisionError.*Where is my order"):
+    with pytest.raises(TasteFailed, match=r"ZeroDivisionError.*Where is my order"):
         taste(PROMPT, "")

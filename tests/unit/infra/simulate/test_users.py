@@ -109,6 +109,4 @@ def test_a_correction_is_liked_better_than_what_it_corrects_or_is_not_given() ->
         for _ in range(400)
     ]
     assert set(given) == {None, "One."}
-    assert all(
-        users.correct("p", "Ok.", known=["A longer one."], taste=shorter, rng=rng) is None for _ in range(200)
-    )
+    assert all(users.correct("p", "Ok.", known=["A longer one."], taste=shorter, rng=rng) is None for _ in range(200))
