@@ -1,0 +1,1 @@
+"""What is touched: the model, the log, the topic of versions, Prometheus. One file for each outside system."""

@@ -1,0 +1,167 @@
+"""Events to Kafka: a producer with a thread that serves its callbacks.
+
+Two ways to send. `publish_acknowledged` waits for the broker and says what became of the event; `publish_buffered`
+never waits: the event lies in a bounded buffer until the broker takes it, and a full buffer refuses it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.connection import KafkaConnection
+from schemas.envelope import Event, encode
+from schemas.errors import BrokerUnavailable, BufferFull
+from schemas.messages import Payload
+from schemas.topics import Topic
+
+logger = logging.getLogger(__name__)
+
+Fate = Callable[[str, str], None]
+"""Told of each event's topic and fate: acked, failed, dropped or refused."""
+
+
+class EventLog:
+    """One producer. Safe to use from any thread; never raises because the broker is down at the start."""
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        *,
+        client_id: str,
+        buffer_events: int,
+        message_timeout_seconds: float,
+        on_fate: Fate = lambda topic, fate: None,
+    ) -> None:
+        """`message_timeout_seconds` 0: an event waits for the broker for as long as this process lives."""
+        self._servers = connection.bootstrap_servers
+        self._on_fate = on_fate
+        self._last_log = 0.0
+        self._health: tuple[float, str | None] = (0.0, "the broker was not asked yet")
+        self._producer = Producer(
+            connection.client_config()
+            | {
+                "client.id": client_id,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.timeout.ms": int(message_timeout_seconds * 1000),
+                "queue.buffering.max.messages": buffer_events,
+                "reconnect.backoff.max.ms": 1000,
+                "socket.keepalive.enable": True,
+                "error_cb": self._on_error,
+                "logger": logging.getLogger("librdkafka"),
+            }
+        )
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve_callbacks, name=f"{client_id}-poll", daemon=True)
+        self._thread.start()
+
+    def waiting(self) -> int:
+        """Events (and requests about them) that the broker hasn't taken yet."""
+        return len(self._producer)
+
+    def publish_buffered(self, topic: Topic, event: Event[Payload]) -> bool:
+        """Leave the event in the buffer; False where that is full (or the event too large) and it is dropped."""
+        try:
+            self._produce(topic, event, lambda error: None)
+        except BrokerUnavailable as error:
+            self._on_fate(topic.name, "dropped")
+            logger.warning("event dropped: %s", error, extra={"event_id": event.id, "topic": topic.name})
+            return False
+        return True
+
+    async def publish_acknowledged(self, topic: Topic, event: Event[Payload], timeout: float) -> None:
+        """Return once the broker has the event; raises `BrokerUnavailable` or `BufferFull`.
+
+        After `BrokerUnavailable` the event may yet arrive: send it again under the same id.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: KafkaError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(BrokerUnavailable(f"the broker at {self._servers} did not take it: {error.str()}"))
+
+        def delivered(error: KafkaError | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(settle, error)
+
+        try:
+            self._produce(topic, event, delivered)
+            await asyncio.wait_for(done, timeout)
+        except BufferFull:
+            self._on_fate(topic.name, "refused")
+            raise
+        except TimeoutError as error:
+            self._on_fate(topic.name, "refused")
+            raise BrokerUnavailable(
+                f"the broker at {self._servers} did not acknowledge within {timeout:g} s"
+            ) from error
+
+    def problem(self, *, timeout: float = 1.0, max_age: float = 2.0) -> str | None:
+        """Why the broker can't be used now, or None. Asks it at most every `max_age` seconds; blocks."""
+        asked, answer = self._health
+        if time.monotonic() - asked > max_age:
+            answer = self._ask(timeout)
+            self._health = (time.monotonic(), answer)
+        return answer
+
+    def close(self, timeout: float) -> int:
+        """Give the broker `timeout` seconds to take what waits; returns how many events stayed behind."""
+        left = self._producer.flush(timeout)
+        self._closing.set()
+        self._thread.join(2.0)
+        if left:
+            logger.warning("events were lost: the broker did not take them before the end", extra={"events": left})
+        return left
+
+    def _produce(self, topic: Topic, event: Event[Payload], delivered: Callable[[KafkaError | None], None]) -> None:
+        message = encode(event)
+
+        def on_delivery(error: KafkaError | None, _: object) -> None:
+            self._on_fate(topic.name, "failed" if error else "acked")
+            if error:
+                logger.error("event not delivered: %s", error.str(), extra={"event_id": event.id, "topic": topic.name})
+            delivered(error)
+
+        try:
+            self._producer.produce(
+                topic.name,
+                key=message.key,
+                value=message.value,
+                headers=list[tuple[str, Any]](message.headers),
+                on_delivery=on_delivery,
+            )
+        except BufferError as error:
+            raise BufferFull(
+                f"the broker at {self._servers} does not answer and the buffer for events is full"
+            ) from error
+        except KafkaException as error:
+            raise BrokerUnavailable(f"the event can't be sent: {error.args[0].str()}") from error
+
+    def _ask(self, timeout: float) -> str | None:
+        try:
+            self._producer.list_topics(timeout=timeout)
+        except KafkaException as error:
+            return f"the broker at {self._servers} does not answer: {error.args[0].str()}"
+        return None
+
+    def _serve_callbacks(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(0.1)
+
+    def _on_error(self, error: KafkaError) -> None:
+        # Called for every failed attempt to connect: once in ten seconds is enough in a log.
+        if time.monotonic() - self._last_log > 10:
+            self._last_log = time.monotonic()
+            logger.warning("broker trouble: %s", error.str(), extra={"broker": self._servers})

@@ -1,0 +1,1 @@
+"""The HTTP surface: handlers decode, call one thing, answer."""

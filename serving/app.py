@@ -1,0 +1,160 @@
+"""The gateway: everything it consists of, made and connected here, and nowhere else.
+
+    HTTP request ─► api ─► routing (board, keeper) ─► engine queue ─► decoding thread ─► pieces ─► HTTP response
+                     │     full: 429                  bounded                                │
+                     │                                                                       ▼
+                     │                                            outputs log (bounded buffer; never waited for)
+                     └─► feedback ─► feedback log ─► broker ─► acknowledged ─► 201           │
+                                     not in time: 503                                        ▼
+    version topic ─► feed thread ─► keeper thread: load adapter ─► serve it              broker ─► ...
+
+Back-pressure sits in two places: the engine's queue refuses requests when it is full, and feedback is refused when
+the broker doesn't take it. Answers never wait for the broker: they wait in a buffer, and when that is full
+they are not recorded and say so (`thumbwheel::recorded: false`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import uvicorn
+
+from schemas.errors import SettingsError
+from serving.adapters.base_model import BaseModel, load_base_model
+from serving.adapters.engine_local import EngineLimits, LocalEngine
+from serving.adapters.log import EventLog
+from serving.adapters.metrics import GatewayMetrics
+from serving.adapters.version_feed import VersionFeed
+from serving.api.gateway import Gateway
+from serving.api.routes import create_app
+from serving.core.wire import Limits
+from serving.keeper import VersionKeeper
+from serving.settings import GatewaySettings
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 2.0
+
+
+def serve(settings: GatewaySettings) -> None:
+    """Run the gateway until SIGTERM or SIGINT; requests in flight may finish within `shutdown_seconds`."""
+    listener = _listen(settings.host, settings.port)
+    base = load_base_model(
+        settings.base_model,
+        dtype=settings.dtype,
+        device=settings.device,
+        max_context_tokens=settings.max_context_tokens,
+    )
+    with running_gateway(settings, base) as gateway:
+        host, port = listener.getsockname()[:2]
+        logger.info("listening", extra={"host": host, "port": port, "url": f"http://{host}:{port}"})
+        asyncio.run(_serve(gateway, listener, settings.shutdown_seconds))
+    logger.info("stopped")
+
+
+@contextlib.contextmanager
+def running_gateway(settings: GatewaySettings, base: BaseModel) -> Iterator[Gateway]:
+    """The gateway's parts with their threads running; at the end what waits for the broker gets a last chance."""
+    metrics = GatewayMetrics()
+    engine = LocalEngine(base, registry=settings.registry, limits=_engine_limits(settings), metrics=metrics)
+    keeper = VersionKeeper(engine, metrics=metrics, load_timeout=settings.load_timeout_seconds)
+    feed = VersionFeed(
+        settings.kafka,
+        client_id="thumbwheel-gateway-versions",
+        idle_seconds=settings.idle_seconds,
+        on_change=keeper.follow,
+        on_bad_event=lambda reason: metrics.bad_version_events.labels(reason).inc(),
+    )
+    outputs = _log(settings, metrics, "outputs", message_timeout=0.0)
+    feedback = _log(settings, metrics, "feedback", message_timeout=settings.feedback_timeout_seconds)
+    for part in (engine, keeper, feed):
+        part.start()
+    try:
+        yield Gateway(
+            engine=engine,
+            keeper=keeper,
+            feed=feed,
+            outputs=outputs,
+            feedback=feedback,
+            metrics=metrics,
+            limits=Limits(
+                settings.default_temperature, settings.default_max_tokens, settings.max_completion_tokens_limit
+            ),
+            base_model_name=settings.base_model_name,
+            pin_rejected=settings.pin_rejected,
+            max_body_bytes=settings.max_body_bytes,
+            feedback_timeout_seconds=settings.feedback_timeout_seconds,
+            started_at=int(time.time()),
+        )
+    finally:
+        for part in (feed, keeper, engine):
+            part.close()
+        for log in (feedback, outputs):
+            log.close(FLUSH_SECONDS)
+
+
+def _engine_limits(settings: GatewaySettings) -> EngineLimits:
+    return EngineLimits(
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        max_prefill_tokens=settings.max_prefill_tokens,
+        max_adapters=settings.max_adapters,
+        threads=settings.threads,
+    )
+
+
+def _log(settings: GatewaySettings, metrics: GatewayMetrics, name: str, *, message_timeout: float) -> EventLog:
+    return EventLog(
+        settings.kafka,
+        client_id=f"thumbwheel-gateway-{name}",
+        buffer_events=settings.output_buffer_events,
+        message_timeout_seconds=message_timeout,
+        on_fate=lambda topic, fate: metrics.events.labels(topic, fate).inc(),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before the model is loaded: a port that is taken is found out at once."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"can't listen on {host}:{port}: {error.strerror}; stop what uses it, or set THUMBWHEEL_PORT (0 takes a"
+            " free one)"
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but signals are ours: it would raise them again at the end, and the exit code would not be 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        logger.info("stopping: no new requests, those in flight may finish")
+        self.should_exit = True
+
+
+async def _serve(gateway: Gateway, listener: socket.socket, shutdown_seconds: float) -> None:
+    config = uvicorn.Config(
+        create_app(gateway),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+    )
+    await _Server(config).serve(sockets=[listener])
