@@ -58,10 +58,10 @@ def select(
     ranked = [c for c in comparisons(scores, responses) if c.task_id not in known]
     ranked.sort(key=lambda c: (-c.uncertainty, c.task_id))
     cut = plan.tasks_per_batch - plan.at_random
-    sure, rest = ranked[:cut], ranked[cut:]
+    top, rest = ranked[:cut], ranked[cut:]
     drawn = sorted(rest, key=lambda c: _draw(plan.seed, c.reward_model, c.task_id))[: plan.at_random]
     share = len(drawn) / len(rest) if rest else 1.0
-    uncertain = [_task(c, "uncertain", 1.0, seed=plan.seed) for c in sure]
+    uncertain = [_task(c, "uncertain", 1.0, seed=plan.seed) for c in top]
     return uncertain + [_task(c, "random", share, seed=plan.seed) for c in drawn]
 
 
