@@ -26,7 +26,7 @@ Place = tuple[str, int]
 """A topic and one of its partitions."""
 
 POLL_SECONDS = 0.05
-FLUSH_SECONDS = 30.0
+FLUSH_SECONDS = 6.0
 
 
 class Consumer:
@@ -208,7 +208,7 @@ class Producer:
 
     def flush(self) -> None:
         """Wait until everything sent is acknowledged; raises `BrokerUnavailable` where something was not."""
-        left = self._producer.flush(FLUSH_SECONDS + 5)
+        left = self._producer.flush(FLUSH_SECONDS + 1)
         errors, self._errors = self._errors, []
         if left or errors:
             self._producer.purge()
