@@ -151,6 +151,7 @@ async def _serve(gateway: Gateway, listener: socket.socket, shutdown_seconds: fl
     config = uvicorn.Config(
         create_app(gateway),
         log_config=None,
+        log_level="warning",
         access_log=False,
         lifespan="off",
         ws="none",

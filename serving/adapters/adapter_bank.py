@@ -97,11 +97,7 @@ class AdapterBank:
         if version == self._active:
             return
         if self._peft is not None:
-            if version == BASE_VERSION:
-                self._peft.base_model.disable_adapter_layers()
-            else:
-                self._peft.base_model.enable_adapter_layers()
-                self._peft.set_adapter(self._names[version], inference_mode=True)
+            self._switch(self._peft, self._names.get(version))
         self._active = version
 
     def evict(self, *, in_use: frozenset[str], keep: frozenset[str], max_adapters: int) -> None:
@@ -109,6 +105,15 @@ class AdapterBank:
         for version in evictable(self.loaded(), in_use=in_use, keep=keep, max_adapters=max_adapters):
             self._discard(self._names.pop(version))
             logger.info("adapter dropped from memory", extra={"version": version})
+
+    @staticmethod
+    def _switch(peft: PeftModel, name: str | None) -> None:
+        tuner: Any = peft.base_model
+        if name is None:
+            tuner.disable_adapter_layers()
+        else:
+            tuner.enable_adapter_layers()
+            peft.set_adapter(name, inference_mode=True)
 
     def _inject(self, name: str, files: AdapterFiles) -> None:
         if self._peft is None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from schemas.errors import ModelError
 from schemas.messages import ChatMessage
@@ -65,6 +66,7 @@ class BaseModel:
 
 def load_base_model(path_or_id: str, *, dtype: str, device: str, max_context_tokens: int) -> BaseModel:
     """The model in a folder (or of a Hugging Face id); raises `ModelError`."""
+    disable_progress_bar()  # stderr holds one JSON object a line
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(

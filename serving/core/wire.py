@@ -236,7 +236,9 @@ def _refusal(error: ValidationError) -> RequestRefused:
     param = ".".join(map(str, _path(first["loc"]))) or None
     code = _CODES.get(first["type"], "invalid_type" if first["type"].endswith("_type") else "invalid_value")
     if code == "invalid_json":
-        return RequestRefused(f"the body is not valid JSON in UTF-8: {first['msg']}", code=code)
+        return RequestRefused(
+            f"the body is not valid JSON in UTF-8: {first['msg'].removeprefix('Invalid JSON: ')}", code=code
+        )
     if code == "unknown_field":
         return RequestRefused(f"unrecognized field: {param}", code=code, param=param)
     message = first["msg"].removeprefix("Value error, ")
