@@ -6,7 +6,7 @@ The exactly-once check holds it against the tables.
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from schemas.feedback import THUMBS, FeedbackKind
+from schemas.feedback import FeedbackKind
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Ledger:
     refused_on_purpose: int = 0
     recent: deque[Answer] = field(default_factory=lambda: deque(maxlen=8))
     history: list[tuple[float, str, FeedbackKind | None]] = field(default_factory=list)
-    """(seconds since the start, version, thumb) of every answer, in order: what the report's time plot is made from."""
+    """(seconds on the traffic's clock, version, thumb) of every answer, in order: for the time plot."""
 
     def answered(self, answer: Answer) -> None:
         """Count an answer that was received."""
@@ -53,7 +53,7 @@ class Ledger:
         """Note what its reader thought of an answer; spam is sent, and not counted among the thumbs."""
         if spam:
             return
-        if thumb in THUMBS:
+        if thumb is not None:
             self.thumbs[answer.version, thumb] += 1
         self.recent.append(Answer(**{**vars(answer), "thumb": thumb}))
         self.history.append((round(seconds, 2), answer.version, thumb))

@@ -9,8 +9,9 @@ the answers, not on which request came back first. The first answers are only re
 
 import asyncio
 import random
+import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from infra.simulate import prompts, users
@@ -64,20 +65,21 @@ class Pace:
 
 
 class Traffic:
-    """The users of one run. `ledger` and `scale` can be read at any time from the same event loop."""
+    """The users of one run. `ledger` and `scale` can be read at any time; `clock` tells seconds for the history."""
 
-    def __init__(self, plan: TrafficPlan, client: GatewayClient, *, pace: Pace) -> None:
+    def __init__(
+        self, plan: TrafficPlan, client: GatewayClient, *, pace: Pace, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.ledger = Ledger()
         self.scale: Scale | None = None
         self._plan, self._client, self._pace = plan, client, pace
         self._first: list[float] = []
         self._known: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=KNOWN_ANSWERS))
         self._visits = 0
-        self._began = 0.0
+        self._clock = clock
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send traffic until `stop`; visits that have begun are finished. The first failure ends all and is raised."""
-        self._began = asyncio.get_running_loop().time()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._plan.concurrency):
@@ -169,8 +171,7 @@ class Traffic:
                 self.ledger.acknowledge(feedback_id, reaction.kind)
 
     def _read(self, answer: Answer, thumb: FeedbackKind | None, user: User) -> None:
-        seconds = asyncio.get_running_loop().time() - self._began
-        self.ledger.read(answer, thumb, seconds=seconds, spam=user.kind is not Kind.PERSON)
+        self.ledger.read(answer, thumb, seconds=self._clock(), spam=user.kind is not Kind.PERSON)
 
 
 def _last_thumb(said: Sequence[Reaction]) -> FeedbackKind | None:
