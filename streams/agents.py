@@ -1,0 +1,154 @@
+"""Live: answers and thumbs by version and segment in tumbling windows, as Faust agents.
+
+    outputs  ──► remember response -> version, count ──┐
+    feedback ──► look its version up, count ───────────┴─► every window: slis.v1, and Prometheus
+
+Nothing here must be exact: a restart forgets the open window, begins at the log's end, and refills the map of
+responses from bronze. Bytes come in and each event is decoded by itself, because an exception inside an agent would
+skip events or leave it deaf.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import faust
+
+from schemas import tables, topics
+from schemas.envelope import decode, encode, new_event
+from schemas.errors import InvalidEvent
+from schemas.feedback import THUMBS, Feedback
+from schemas.outputs import Output
+from streams.adapters.faust_log import broker_urls, credentials, resting_transport
+from streams.adapters.lake import open_table
+from streams.core.indicators import Recent, Windows
+from streams.metrics import Metrics
+from streams.settings import StreamSettings
+
+logger = logging.getLogger(__name__)
+
+SOURCE = "thumbwheel/streams/agents"
+UNKNOWN = ("unknown", "unknown")
+STOP_SECONDS = 8.0
+
+
+def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
+    """The Faust app with its agents. Topics must exist: it creates none."""
+    app = _app(settings)
+    recent, windows = _recent(settings), Windows(settings.agents_window_seconds)
+    slis = _topic(app, topics.SLIS)
+
+    @app.agent(_topic(app, topics.OUTPUTS), name="outputs")
+    async def outputs(stream: Any) -> None:
+        async for event in stream.events():
+            output = _decoded(Output, event)
+            if output is None:
+                continue
+            recent.remember(output.response_id, output.version, output.segment)
+            windows.output(output.version, output.segment, latency_seconds=output.latency_seconds, at=_now())
+            metrics.outputs.labels(output.version).inc()
+
+    @app.agent(_topic(app, topics.FEEDBACK), name="feedback")
+    async def feedback(stream: Any) -> None:
+        async for event in stream.events():
+            said = _decoded(Feedback, event)
+            if said is None or said.kind not in THUMBS:
+                continue
+            version, segment = recent.get(said.response_id) or UNKNOWN
+            windows.thumb(version, segment, kind=said.kind, at=_now())
+            metrics.thumbs.labels(version, said.kind.value).inc()
+
+    @app.timer(interval=1.0)
+    async def emit() -> None:
+        for sli in windows.closed(_now()):
+            key, value, headers = encode(new_event(sli, source=SOURCE))
+            await slis.send(key=key, value=value, headers=headers)
+
+    return app
+
+
+def run(settings: StreamSettings, metrics: Metrics) -> int:
+    """Run the app until SIGTERM or SIGINT."""
+    return asyncio.run(_run(settings, metrics))
+
+
+async def _run(settings: StreamSettings, metrics: Metrics) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = create_app(settings, metrics)
+    started = asyncio.create_task(app.start())
+    await asyncio.wait({started, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if started.done() and not stop.is_set() and started.exception():
+        logger.error("the agents could not start", exc_info=started.exception())
+        return 1
+    await stop.wait()
+    _never_hang()
+    with contextlib.suppress(asyncio.CancelledError):
+        await app.stop()
+    logger.info("stopped")
+    return 0
+
+
+def _never_hang() -> None:
+    """Faust can wait for minutes on a broker that is gone. There is nothing here that could be lost by leaving."""
+    timer = threading.Timer(STOP_SECONDS, os._exit, args=(0,))
+    timer.daemon = True
+    timer.start()
+
+
+def _app(settings: StreamSettings) -> faust.App:
+    app = faust.App(
+        "thumbwheel-agents",
+        broker=broker_urls(settings.kafka),
+        broker_credentials=credentials(settings.kafka),
+        consumer_group_instance_id=settings.agents_instance_id,
+        consumer_auto_offset_reset="latest",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        store="memory://",
+        datadir=str(settings.data / "agents"),
+        key_serializer="raw",
+        value_serializer="raw",
+        web_enabled=settings.agents_port > 0,
+        web_bind="127.0.0.1",
+        web_host="127.0.0.1",
+        web_port=settings.agents_port or 6066,
+    )
+    app.transport = resting_transport(app.conf.broker_consumer, app, idle_seconds=2 * settings.idle_seconds)
+    return app
+
+
+def _topic(app: faust.App, topic: topics.Topic) -> Any:
+    return app.topic(topic.name, value_type=bytes, value_serializer="raw", key_serializer="raw", internal=False)
+
+
+def _recent(settings: StreamSettings) -> Recent:
+    """The versions of the latest answers, from bronze: a thumb may come long after its answer."""
+    recent = Recent(settings.agents_memory)
+    rows = open_table(settings.lake, tables.OUTPUTS).all().select("response_id", "version", "segment")
+    for response_id, version, segment in rows.sort("response_id").tail(settings.agents_memory).collect().iter_rows():
+        recent.remember(response_id, version, segment)
+    return recent
+
+
+def _decoded(payload: type[Any], event: Any) -> Any:
+    """The payload, or None for what is no event: ingest makes the dead letter of it."""
+    try:
+        headers = event.headers or {}
+        pairs = headers.items() if isinstance(headers, dict) else headers
+        return decode(payload, event.value, pairs).data
+    except InvalidEvent as error:
+        logger.debug("passed over", extra={"reason": error.reason})
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        logger.debug("passed over", extra={"reason": str(error)})
+    return None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
