@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.local.ports import free_port, is_free
+from infra.local.tether import tethered
 from schemas.errors import BrokerUnavailable, SettingsError
 
 START_SECONDS = 30.0
@@ -38,6 +39,11 @@ class EmbeddedBroker:
         """Where clients connect."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self) -> Self:
         """Start it and wait until it answers; raises `SettingsError` or `BrokerUnavailable`."""
         if self.port == 0:
@@ -48,7 +54,11 @@ class EmbeddedBroker:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                command(self.port, self.data_dir), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                tethered(command(self.port, self.data_dir)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C in the terminal is not for the broker: it stops last
             )
         try:
             self._wait_until_it_answers()
