@@ -5,6 +5,7 @@ Shapes: B rows, V vocabulary.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def choose(logits_BV: Tensor, *, temperature_B: Tensor, top_p_B: Tensor, uniform_B: Tensor) -> Tensor:
@@ -35,6 +36,6 @@ def nucleus(probabilities_BV: Tensor, top_p_B: Tensor) -> Tensor:
     Holtzman et al., "The Curious Case of Neural Text Degeneration", 2019.
     """
     ordered_BV, index_BV = probabilities_BV.sort(dim=-1, descending=True)
-    before_BV = ordered_BV.cumsum(-1) - ordered_BV
+    before_BV = pad(ordered_BV.cumsum(-1)[:, :-1], (1, 0))
     kept_BV = ordered_BV.masked_fill(before_BV >= top_p_B.unsqueeze(-1), 0.0)
     return torch.zeros_like(probabilities_BV).scatter(-1, index_BV, kept_BV)
