@@ -1,8 +1,8 @@
 """The one way of running a benchmark.
 
-    python -m benchmarks                      list them
-    python -m benchmarks batching             run one: a table on the terminal
-    python -m benchmarks batching --json F    and its result as JSON in F
+python -m benchmarks                      list them
+python -m benchmarks batching             run one: a table on the terminal
+python -m benchmarks batching --json F    and its result as JSON in F
 """
 
 import argparse
