@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import faust
@@ -26,14 +26,13 @@ from schemas.feedback import THUMBS, Feedback
 from schemas.outputs import Output
 from streams.adapters.faust_log import broker_urls, credentials, resting_transport
 from streams.adapters.lake import open_table
-from streams.core.indicators import Recent, Windows
+from streams.core.indicators import Matcher, Recent, Thumb, Windows
 from streams.metrics import Metrics
 from streams.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
 
 SOURCE = "thumbwheel/streams/agents"
-UNKNOWN = ("unknown", "unknown")
 STOP_SECONDS = 8.0
 
 
@@ -41,6 +40,7 @@ def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
     """The Faust app with its agents. Topics must exist: it creates none."""
     app = _app(settings)
     recent, windows = _recent(settings), Windows(settings.agents_window_seconds)
+    matcher = Matcher(recent, patience=timedelta(seconds=settings.agents_window_seconds))
     slis = _topic(app, topics.SLIS)
 
     @app.agent(_topic(app, topics.OUTPUTS), name="outputs")
@@ -59,12 +59,13 @@ def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
             said = _decoded(Feedback, event)
             if said is None or said.kind not in THUMBS:
                 continue
-            version, segment = recent.get(said.response_id) or UNKNOWN
-            windows.thumb(version, segment, kind=said.kind, at=_now())
-            metrics.thumbs.labels(version, said.kind.value).inc()
+            matcher.add(Thumb(said.response_id, said.kind, _now()))
 
     @app.timer(interval=1.0)
     async def emit() -> None:
+        for thumb, (version, segment) in matcher.due(_now()):
+            windows.thumb(version, segment, kind=thumb.kind, at=_now())
+            metrics.thumbs.labels(version, thumb.kind.value).inc()
         for sli in windows.closed(_now()):
             key, value, headers = encode(new_event(sli, source=SOURCE))
             await slis.send(key=key, value=value, headers=headers)
@@ -74,6 +75,8 @@ def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
 
 def run(settings: StreamSettings, metrics: Metrics) -> int:
     """Run the app until SIGTERM or SIGINT."""
+    for chatty in ("faust", "mode", "aiokafka", "streams.adapters.faust_log"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return asyncio.run(_run(settings, metrics))
 
 

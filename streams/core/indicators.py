@@ -5,10 +5,13 @@ They are for watching, not for deciding: a restart forgets the window that was o
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from schemas.feedback import FeedbackKind
 from schemas.health import Sli
+
+UNKNOWN = ("unknown", "unknown")
+"""Version and segment of a thumb whose answer was not seen."""
 
 
 @dataclass
@@ -35,6 +38,32 @@ class Recent:
 
     def get(self, response_id: str) -> tuple[str, str] | None:
         return self._known.get(response_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb:
+    """A thumb on a response whose version is looked for, and when it was seen."""
+
+    response_id: str
+    kind: FeedbackKind
+    seen: datetime
+
+
+class Matcher:
+    """Thumbs meet the versions of their answers. The two topics race, so a thumb waits a moment for its answer."""
+
+    def __init__(self, recent: Recent, *, patience: timedelta) -> None:
+        self._recent, self._patience = recent, patience
+        self._waiting: list[Thumb] = []
+
+    def add(self, thumb: Thumb) -> None:
+        self._waiting.append(thumb)
+
+    def due(self, now: datetime) -> list[tuple[Thumb, tuple[str, str]]]:
+        """Thumbs with the version and segment of their answers; "unknown" for those that waited in vain."""
+        found = [(t, self._recent.get(t.response_id)) for t in self._waiting]
+        self._waiting = [t for t, place in found if place is None and now - t.seen < self._patience]
+        return [(t, place or UNKNOWN) for t, place in found if place is not None or now - t.seen >= self._patience]
 
 
 class Windows:

@@ -1,0 +1,78 @@
+"""The selector: BALD by hand, honest probabilities, repeatable draws."""
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from schemas.tables import ResponseRow, ScoreRow
+from streams.core.selection import SelectionPlan, bald, comparisons, select
+from tests.unit.streams.core.test_pairing import response
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def score(row: ResponseRow, *heads: float) -> ScoreRow:
+    return ScoreRow(
+        response_id=row.response_id,
+        prompt_id=row.prompt_id,
+        version=row.version,
+        reward_model="v1",
+        head_scores=heads,
+        scored_at=NOON,
+    )
+
+
+def batch(n: int) -> tuple[list[ScoreRow], dict[str, ResponseRow]]:
+    rows = [response(i) for i in range(n)]
+    return [score(row, 0.0, float(i) * (-1) ** i) for i, row in enumerate(rows)], {r.response_id: r for r in rows}
+
+
+def test_bald_is_the_mutual_information_of_preference_and_head() -> None:
+    # p = 3/4 and 1/4: H(1/2) - H(1/4) = ln 2 - (ln 4 - (3/4) ln 3) = 0.693147 - 0.562335
+    assert bald([math.log(3), 0.0], [0.0, math.log(3)]) == pytest.approx(0.130812, abs=1e-6)
+
+
+def test_heads_that_agree_on_a_toss_up_are_not_uncertain() -> None:
+    assert bald([1.0, 2.0], [1.0, 2.0]) == 0.0
+    assert bald([800.0, 800.0], [-800.0, -800.0]) == 0.0
+
+
+def test_heads_that_are_each_sure_and_disagree_are_worth_a_whole_bit() -> None:
+    assert bald([50.0, -50.0], [-50.0, 50.0]) == pytest.approx(math.log(2))
+
+
+def test_only_different_texts_of_the_same_prompt_are_compared() -> None:
+    a, b, c = response(1), response(2, text="answer 1"), response(3).model_copy(update={"prompt_id": "prompt-2"})
+    known = {r.response_id: r for r in (a, b, c)}
+    assert comparisons([score(r, 0.0, 1.0) for r in (a, b, c)], known) == []
+
+
+def test_a_batch_has_its_uncertain_and_its_random_share() -> None:
+    scores, responses = batch(8)  # 28 comparisons
+    tasks = select(scores, responses, known=(), plan=SelectionPlan(12, 0.25, seed=1))
+    assert [t.reason for t in tasks] == ["uncertain"] * 9 + ["random"] * 3
+    assert {t.selection_probability for t in tasks[:9]} == {1.0}
+    assert {t.selection_probability for t in tasks[9:]} == {3 / 19}
+    assert min(t.uncertainty for t in tasks[:9]) >= max(t.uncertainty for t in tasks[9:])
+
+
+def test_a_repeat_chooses_the_same_tasks_with_the_same_sides() -> None:
+    scores, responses = batch(8)
+    plan = SelectionPlan(seed=3)
+    assert select(scores, responses, known=(), plan=plan) == select(scores[::-1], responses, known=(), plan=plan)
+
+
+def test_what_was_queued_before_is_not_asked_again() -> None:
+    scores, responses = batch(5)  # 10 comparisons
+    plan = SelectionPlan(tasks_per_batch=6)
+    first = {t.task_id for t in select(scores, responses, known=(), plan=plan)}
+    second = {t.task_id for t in select(scores, responses, known=first, plan=plan)}
+    assert (len(first), len(second), first & second) == (6, 4, set())
+
+
+def test_sides_are_shuffled() -> None:
+    scores, responses = batch(20)
+    tasks = select(scores, responses, known=(), plan=SelectionPlan(tasks_per_batch=100))
+    firsts = sum(t.left.response_id < t.right.response_id for t in tasks if t.left.response_id and t.right.response_id)
+    assert 25 < firsts < 75
