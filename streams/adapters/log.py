@@ -75,25 +75,24 @@ class Consumer:
         messages = self._consumer.consume(limit, timeout=POLL_SECONDS)
         if self._failure is not None:
             raise self._failure
-        good = [m for m in messages if not self._noted(m)]
-        self._ended.difference_update({(m.topic(), m.partition()) for m in good})
-        return good
+        return [m for m in messages if self._is_event(m)]
 
     @property
     def at_end(self) -> bool:
         """Whether every partition of ours has said that there is no more, since the last rest."""
         return bool(self._assigned) and self._ended.issuperset(self._assigned)
 
-    def _noted(self, message: KafkaMessage) -> bool:
+    def _is_event(self, message: KafkaMessage) -> bool:
+        """Whether this is an event, and no word of the log; the order of both tells whether a partition has ended."""
         error = message.error()
-        topic, partition = message.topic(), message.partition()
+        place = (message.topic() or "", message.partition() or 0)
         if error is None:
-            return False
-        if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
-            self._ended.add((topic, partition))
+            self._ended.discard(place)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            self._ended.add(place)
         else:
             logger.log(logging.WARNING if error.fatal() else logging.INFO, "the log says: %s", error)
-        return True
+        return error is None
 
     def rest(self, seconds: float) -> None:
         """Take nothing for a moment, and stay a member of the group."""
