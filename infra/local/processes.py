@@ -47,8 +47,13 @@ class Model:
     source: str
 
 
-def environment(*, data: Path, kafka: KafkaConnection, model: Model, gateway_port: int) -> dict[str, str]:
-    """What every process is told: the data folder, the broker, the base model, the port."""
+def public_name(model: str) -> str:
+    """How a model is called in requests and events: its name, or the last part of its path or id."""
+    return Path(model).name.replace(":", "-").replace(" ", "-") or "model"
+
+
+def environment(*, data: Path, kafka: KafkaConnection, model: Model) -> dict[str, str]:
+    """What every process is told: the data folder, the broker, the base model."""
     offline = {"HF_HUB_OFFLINE": "1"} if Path(model.source).is_dir() else {}
     return {
         **_THREADS,
@@ -58,7 +63,6 @@ def environment(*, data: Path, kafka: KafkaConnection, model: Model, gateway_por
         "THUMBWHEEL_DATA": str(data.resolve()),
         "THUMBWHEEL_BASE_MODEL": model.source,
         "THUMBWHEEL_BASE_MODEL_NAME": model.name,
-        "THUMBWHEEL_PORT": str(gateway_port),
         **kafka_environment(kafka),
     }
 

@@ -9,8 +9,6 @@ with LocalStack(StackOptions(data=Path(".thumbwheel"))) as stack:
     print(stack.gateway_url)
 """
 
-import fcntl
-import json
 import logging
 import os
 import time
@@ -22,9 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from infra.local import state
 from infra.local.broker import EmbeddedBroker
 from infra.local.ports import free_port, is_free
-from infra.local.processes import PROCESSES, Model, environment, environments
+from infra.local.processes import PROCESSES, Model, environment, environments, public_name
 from infra.local.supervisor import Command, Status, Supervisor
 from infra.local.topics import create_topics
 from infra.models.catalog import prepare
@@ -105,7 +104,7 @@ class LocalStack:
         if self._broker is not None:
             self._broker.stop()
         if self._lock is not None:
-            (self.data / "run" / "stack.json").unlink(missing_ok=True)
+            state.remove(self.data)
             self._lock.close()
         self._supervisor, self._broker, self._lock = None, None, None
 
@@ -147,8 +146,8 @@ class LocalStack:
         raise StackFailed(f"the gateway was not ready within {seconds:.0f} s: {why}; see {self.logs / 'gateway.log'}")
 
     def _start(self) -> None:
-        self._lock = _lock(self.data)
-        model = Model(_public_name(self.options.model), self._prepare_model())
+        self._lock = state.lock_folder(self.data)
+        model = Model(public_name(self.options.model), self._prepare_model())
         if self.options.kafka is None:
             self._progress("starting the embedded broker")
             self._broker = EmbeddedBroker(
@@ -159,81 +158,35 @@ class LocalStack:
             logger.warning("a topic is not as planned: %s", difference)
         self.gateway_port = _gateway_port(self.options.gateway_port)
         commands = self._commands(model)
-        self._supervisor = Supervisor(
-            commands, self.logs, on_change=lambda statuses: self._write_state(model.name, statuses)
-        )
+        self._supervisor = Supervisor(commands, self.logs, on_change=self._write_state)
         self._progress("starting " + ", ".join(p.name for p in PROCESSES if p.name not in self.options.without))
-        self._write_state(model.name, [])
+        self._write_state([])
         self._supervisor.start()
 
     def _prepare_model(self) -> str:
         return prepare(self.options.model, self.options.models_dir.resolve(), progress=self._progress)
 
     def _commands(self, model: Model) -> list[Command]:
-        shared = environment(data=self.data, kafka=self.kafka, model=model, gateway_port=self.gateway_port)
+        shared = environment(data=self.data, kafka=self.kafka, model=model)
+        shared["THUMBWHEEL_PORT"] = str(self.gateway_port)
         self.metrics_ports = {p.name: free_port() for p in PROCESSES if p.metrics}
         settings = environments({**shared, **self.options.environment}, self.options.overrides, self.metrics_ports)
         chosen = [p for p in PROCESSES if p.name not in self.options.without]
         return [Command(p.name, p.command(), settings[p.name]) for p in chosen]
 
-    def _write_state(self, model: str, statuses: Sequence[Status]) -> None:
-        """What others need to find this stack: `thumbwheel` commands on the same data folder read it."""
+    def _write_state(self, statuses: Sequence[Status]) -> None:
         pids = {status.name: status.pid for status in statuses}
         if self._broker is not None and self._broker.process is not None:
             pids["broker"] = self._broker.process.pid
-        state = {
-            "pid": os.getpid(),
-            "gateway_url": self.gateway_url,
-            "bootstrap_servers": self.bootstrap_servers,
-            "model": model,
-            "metrics_ports": self.metrics_ports | {"gateway": self.gateway_port},
-            "pids": pids,
-        }
-        path = self.data / "run" / "stack.json"
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(state, indent=2) + "\n")
-        draft.replace(path)
-
-
-def running_stack(data: Path) -> dict[str, object] | None:
-    """What a running stack on this folder has written of itself, or None."""
-    try:
-        state = json.loads((data / "run" / "stack.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return state if isinstance(state, dict) and _lives(state.get("pid")) else None
-
-
-def _lives(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _lock(data: Path) -> IO[str]:
-    """One stack a data folder; the lock goes with the process, however it ends."""
-    folder = data / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise SettingsError(
-            f"{data} is in use by another thumbwheel (process {holder}); stop it, or name another folder by --data"
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+        written = state.StackState(
+            pid=os.getpid(),
+            gateway_url=self.gateway_url,
+            bootstrap_servers=self.bootstrap_servers,
+            model=self.options.model,
+            metrics_ports=self.metrics_ports | {"gateway": self.gateway_port},
+            pids=pids,
+        )
+        state.write(self.data, written)
 
 
 def _gateway_port(asked: int) -> int:
@@ -242,11 +195,6 @@ def _gateway_port(asked: int) -> int:
     if not is_free(asked):
         raise SettingsError(f"port {asked} is in use; stop what listens there, or choose another by --port")
     return asked
-
-
-def _public_name(model: str) -> str:
-    """How the gateway calls the model: its name, or the last part of its path or id."""
-    return Path(model).name.replace(":", "-").replace(" ", "-") or "model"
 
 
 def _ask_readiness(url: str) -> tuple[bool, str]:

@@ -1,0 +1,36 @@
+"""The command's table of contents. Subcommands import what is heavy when they run, so that --help answers at once."""
+
+from typing import Annotated
+
+import typer
+
+from infra.cli import demo, doctor, label, models, replay, services, topics, train, up, versions
+
+app = typer.Typer(
+    help="Learn from thumbs: Kafka to Delta to PPO and back.",
+    epilog="Begin with `thumbwheel demo --model tiny`, or with `thumbwheel up` and `thumbwheel doctor`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where there is an error.")] = False,
+) -> None:
+    """Thumbs turn the wheel: people's ratings of a language model's answers, through Kafka into Delta tables, into
+    preferences, a reward model and a better policy, which the running gateway serves."""
+
+
+for command in (demo.demo, up.up):
+    app.command(rich_help_panel="Run it")(command)
+for command in (label.label, replay.replay, train.train):
+    app.command(rich_help_panel="Teach it")(command)
+app.add_typer(versions.app, name="versions", rich_help_panel="Look after it")
+app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
+app.add_typer(models.app, name="models", rich_help_panel="Look after it")
+app.command(rich_help_panel="Look after it")(doctor.doctor)
+services.add_to(app, panel="One service in the foreground")

@@ -1,0 +1,52 @@
+"""`thumbwheel topics`: the topics on a broker."""
+
+import typer
+
+from infra.cli.options import Bootstrap, Data, locate
+
+app = typer.Typer(help="Create the topics on a broker, or see what is on them.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: thumbwheel topics create --bootstrap-servers kafka-1:9092")
+def create(data: Data = None, bootstrap_servers: Bootstrap = None) -> None:
+    """Create every topic that is missing; those that exist stay as they are."""
+    from infra.cli.terminal import err, out
+    from infra.local.topics import create_topics
+
+    place = locate(data, bootstrap_servers)
+    done = create_topics(place.kafka)
+    out().print(
+        f"{len(done.created)} topics created, {len(done.existing)} were there ({place.kafka.bootstrap_servers})"
+    )
+    for name in done.created:
+        out().print(f"  {name}")
+    for difference in done.differing:
+        err().print(f"[yellow]note:[/] {difference}; recreate the topic, or leave it if that is on purpose")
+
+
+@app.command(epilog="Example: thumbwheel topics describe")
+def describe(data: Data = None, bootstrap_servers: Bootstrap = None) -> None:
+    """Each topic's partitions, how long it is kept, and how many events it holds."""
+    from infra.cli.terminal import err, out, table
+    from infra.local.topics import describe_topics
+    from schemas.topics import plan
+
+    place = locate(data, bootstrap_servers)
+    found = describe_topics(place.kafka)
+    grid = table("topic", "partitions", "offsets", "events", "kept", right=("partitions", "offsets", "events"))
+    for topic in found:
+        offsets = f"{topic.end_offset - topic.events:,} - {topic.end_offset:,}" if topic.end_offset else "-"
+        grid.add_row(topic.name, str(topic.partitions), offsets, f"{topic.events:,}", kept(topic.settings))
+    out().print(grid)
+    missing = len(plan()) - len(found)
+    if missing:
+        err().print(f"[yellow]note:[/] {missing} topics are missing; `thumbwheel topics create` makes them")
+
+
+def kept(settings: dict[str, str]) -> str:
+    """Retention in words: `7 days, 1.0 GiB a partition`, or `compacted`."""
+    if settings.get("cleanup.policy") == "compact":
+        return "compacted"
+    days = int(settings["retention.ms"]) / 86_400_000
+    size = int(settings["retention.bytes"]) / (1 << 30)
+    return f"{days:g} days, {size:g} GiB a partition"

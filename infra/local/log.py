@@ -1,0 +1,127 @@
+"""The log as a command uses it: publish and wait for the acknowledgement, or read a topic once from end to end."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from schemas.connection import KafkaConnection
+from schemas.envelope import Event, decode, encode
+from schemas.errors import BrokerUnavailable, InvalidEvent
+from schemas.messages import Payload
+from schemas.topics import Topic
+
+P = TypeVar("P", bound=Payload)
+
+TIMEOUT_SECONDS = 15.0
+MAX_WAITING = 5_000
+
+
+class Publisher:
+    """One producer; `acknowledged` counts the events that the broker has."""
+
+    def __init__(self, kafka: KafkaConnection, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self.acknowledged = 0
+        self._servers, self._timeout = kafka.bootstrap_servers, timeout
+        self._failure: str | None = None
+        options = {
+            "acks": "all",
+            "enable.idempotence": "true",
+            "linger.ms": "5",
+            "message.timeout.ms": str(int(timeout * 1000)),
+            "log_level": "0",
+        }
+        self._producer = Producer(dict(kafka.client_config()) | options)
+
+    def publish(self, topic: Topic, event: Event[Payload]) -> None:
+        """Hand one event over; `flush` says whether it arrived. Raises `BrokerUnavailable` once one did not."""
+        message = encode(event)
+        while len(self._producer) >= MAX_WAITING and self._failure is None:
+            self._producer.poll(0.1)
+        self._producer.poll(0)
+        self._raise_failure()
+        self._producer.produce(
+            topic.name,
+            key=message.key,
+            value=message.value,
+            headers=list[tuple[str, str | bytes | None]](message.headers),
+            on_delivery=self._delivered,
+        )
+
+    def flush(self) -> None:
+        """Return when the broker has acknowledged everything; raises `BrokerUnavailable`."""
+        left = self._producer.flush(self._timeout + 1)
+        self._raise_failure()
+        if left:
+            raise BrokerUnavailable(
+                f"the broker at {self._servers} did not acknowledge {left} events in time; try again"
+            )
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self.acknowledged += 1
+        elif self._failure is None:
+            self._failure = error.str()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise BrokerUnavailable(
+                f"the broker at {self._servers} did not take an event: {self._failure}; "
+                "is it running (`thumbwheel up`), and do the topics exist (`thumbwheel topics create`)?"
+            )
+
+
+def read_all(
+    kafka: KafkaConnection,
+    topic: Topic,
+    payload: type[P],
+    *,
+    on_bad: Callable[[InvalidEvent], None] = lambda _: None,
+) -> Iterator[Event[P]]:
+    """Every event that the topic holds now, in the order of each partition. Raises `BrokerUnavailable`."""
+    options = {
+        "group.id": "thumbwheel-cli",
+        "enable.auto.commit": "false",
+        "enable.partition.eof": "true",
+        "fetch.queue.backoff.ms": "10",
+        "log_level": "0",
+    }
+    consumer = Consumer(dict(kafka.client_config()) | options)
+    try:
+        for message in _messages(consumer, kafka, topic):
+            try:
+                yield decode(payload, message.value(), message.headers() or [])
+            except InvalidEvent as error:
+                on_bad(error)
+    finally:
+        consumer.close()
+
+
+def _messages(consumer: Consumer, kafka: KafkaConnection, topic: Topic) -> Iterator[Message]:
+    open_partitions = _partitions(consumer, kafka, topic)
+    consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in open_partitions])
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while open_partitions:
+        for message in consumer.consume(500, timeout=0.2):
+            error = message.error()
+            if error is None:
+                deadline = time.monotonic() + TIMEOUT_SECONDS
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage] - its public name
+                open_partitions.discard(message.partition() or 0)
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable(f"the broker at {kafka.bootstrap_servers} stopped answering; try again")
+
+
+def _partitions(consumer: Consumer, kafka: KafkaConnection, topic: Topic) -> set[int]:
+    try:
+        found = consumer.list_topics(topic.name, timeout=TIMEOUT_SECONDS).topics[topic.name]
+    except KafkaException as error:
+        raise BrokerUnavailable(
+            f"no broker answers at {kafka.bootstrap_servers}; "
+            "start one (`thumbwheel up`) or name one by --bootstrap-servers"
+        ) from error
+    if found.error is not None or not found.partitions:
+        raise BrokerUnavailable(f"the topic {topic.name} does not exist; run `thumbwheel topics create`")
+    return set(found.partitions)
