@@ -25,6 +25,9 @@ _PROGRAMS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one program until SIGTERM or SIGINT; the exit code is 0 after an orderly stop."""
     program = _parser().parse_args(arguments).program
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     try:
         settings = StreamSettings()
     except ValidationError as error:
@@ -32,10 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     logs.configure(program, settings.log_level)
     try:
-        return _run(program, settings)
+        _run(program, settings, stop)
     except ThumbwheelError as error:
         logger.error(str(error))
         return 1
+    logger.info("stopped")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,27 +55,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(program: str, settings: StreamSettings) -> int:
+def _run(program: str, settings: StreamSettings, stop: threading.Event) -> None:
+    """Each program is imported where it runs: deltalake, polars and Faust take a second or two."""
     metrics = Metrics()
     metrics.serve(settings.metrics_port)
-    if program == "agents":
-        from streams.agents import run  # Faust takes a second to import; the other programs don't need it
-
-        return run(settings, metrics)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     logger.info("starting", extra={"lake": str(settings.lake), "kafka": settings.kafka.bootstrap_servers})
     if program == "ingest":
         from streams.ingest import Ingest
 
         Ingest(settings, metrics, stop).run()
-    else:
+    elif program == "refine":
         from streams.refine import Refine
 
         Refine(settings, metrics, stop).run()
-    logger.info("stopped")
-    return 0
+    else:
+        from streams.agents import run
+
+        run(settings, metrics, stop)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,11 +20,12 @@ import faust
 
 from schemas import tables, topics
 from schemas.envelope import decode, encode, new_event
-from schemas.errors import InvalidEvent
+from schemas.errors import BrokerUnavailable, InvalidEvent
 from schemas.feedback import THUMBS, Feedback
 from schemas.outputs import Output
 from streams.adapters.faust_log import broker_urls, credentials, resting_transport
 from streams.adapters.lake import open_table
+from streams.adapters.log import wait_for_log
 from streams.core.indicators import Matcher, Recent, Thumb, Windows
 from streams.metrics import Metrics
 from streams.settings import StreamSettings
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "thumbwheel/streams/agents"
 STOP_SECONDS = 8.0
+STOP_POLL_SECONDS = 0.2
 
 
 def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
@@ -73,29 +74,26 @@ def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
     return app
 
 
-def run(settings: StreamSettings, metrics: Metrics) -> int:
-    """Run the app until SIGTERM or SIGINT."""
+def run(settings: StreamSettings, metrics: Metrics, stop: threading.Event) -> None:
+    """Run the app until SIGTERM or SIGINT; raises `BrokerUnavailable` where it could not start."""
     for chatty in ("faust", "mode", "aiokafka", "streams.adapters.faust_log"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    return asyncio.run(_run(settings, metrics))
+    wait_for_log(settings.kafka, stop)
+    asyncio.run(_run(settings, metrics, stop))
 
 
-async def _run(settings: StreamSettings, metrics: Metrics) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+async def _run(settings: StreamSettings, metrics: Metrics, stop: threading.Event) -> None:
     app = create_app(settings, metrics)
-    started = asyncio.create_task(app.start())
-    await asyncio.wait({started, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    if started.done() and not stop.is_set() and started.exception():
-        logger.error("the agents could not start", exc_info=started.exception())
-        return 1
-    await stop.wait()
+    started = asyncio.ensure_future(app.start())
+    while not stop.is_set() and not app.crashed and not (started.done() and started.exception()):
+        await asyncio.sleep(STOP_POLL_SECONDS)
     _never_hang()
+    failure = started.exception() if started.done() else None
     with contextlib.suppress(asyncio.CancelledError):
+        started.cancel()
         await app.stop()
-    logger.info("stopped")
-    return 0
+    if failure is not None and not stop.is_set():
+        raise BrokerUnavailable(f"the agents could not start: {failure}; they are started anew by whoever runs them")
 
 
 def _never_hang() -> None:

@@ -95,7 +95,7 @@ class Refine:
         began = time.perf_counter()
         for table in (self.outputs, self.feedback, self.labels, self.scores, *self._own):
             table.refresh()
-        more = [self._responses(), self._ratings(), self._preferences()]
+        more = [step() for step in (self._responses, self._ratings, self._preferences) if not self._stop.is_set()]
         self._select()
         reported = self.orphans.report(datetime.now(UTC))
         self._metrics.dead_letters.labels(topics.FEEDBACK.name, "unknown_response").inc(reported)

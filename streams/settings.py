@@ -26,6 +26,7 @@ class StreamSettings(BaseSettings):
     """What `ingest`, `refine` and `agents` need to know.
 
     `batch_rows` and `batch_seconds` bound a commit: the first is throughput, the second how fresh the tables are.
+    `refine_rows` bounds a round for each partition, and so how long a stop can take.
     `instance_id` is the static group membership: a worker that comes back takes its own partitions at once.
     A port of 0 means off.
     """
@@ -42,7 +43,7 @@ class StreamSettings(BaseSettings):
     retry_seconds: Seconds = 1.0
     dedupe_window: Annotated[int, Field(ge=0)] = 100_000
     refine_seconds: Seconds = 1.0
-    refine_rows: Annotated[int, Field(ge=1)] = 20_000
+    refine_rows: Annotated[int, Field(ge=1)] = 2_000
     orphan_after_seconds: Seconds = 600.0
     selection: SelectionSettings = SelectionSettings()
     compact_every_commits: Annotated[int, Field(ge=2)] = 100

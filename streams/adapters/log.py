@@ -8,6 +8,7 @@ a pause throws away the fetch that is on its way.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AdminClient
 
 from schemas.connection import KafkaConnection
 from schemas.envelope import MAX_VALUE_BYTES
@@ -27,6 +29,34 @@ Place = tuple[str, int]
 
 POLL_SECONDS = 0.05
 FLUSH_SECONDS = 6.0
+
+
+class Sparingly(logging.Filter):
+    """Lets one record through every few seconds: a client without its broker complains twenty times a second."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.created - self._last < self._seconds:
+            return False
+        self._last = record.created
+        return True
+
+
+def wait_for_log(kafka: KafkaConnection, stop: threading.Event) -> None:
+    """Until the log answers, or `stop` is set."""
+    admin = AdminClient(dict[str, str | int | float | bool](kafka.client_config()), logger=_client_logger())
+    while not stop.is_set():
+        try:
+            admin.list_topics(timeout=2)
+        except KafkaException as error:
+            logger.warning("waiting for the log", extra={"error": str(error)})
+            stop.wait(1.0)
+        else:
+            return
 
 
 class Consumer:
@@ -66,7 +96,7 @@ class Consumer:
                 "session.timeout.ms": 10_000,
                 "topic.metadata.refresh.interval.ms": 30_000,
             },
-            logger=logging.getLogger(f"{__name__}.librdkafka"),
+            logger=_client_logger(),
         )
         self._consumer.subscribe(list(topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
 
@@ -90,8 +120,10 @@ class Consumer:
             self._ended.discard(place)
         elif error.code() == KafkaError._PARTITION_EOF:
             self._ended.add(place)
+        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            raise SettingsError(f"the log has shut this worker out: {error}; does another one use its instance id?")
         else:
-            logger.log(logging.WARNING if error.fatal() else logging.INFO, "the log says: %s", error)
+            logger.info("the log says: %s", error)
         return error is None
 
     def rest(self, seconds: float) -> None:
@@ -165,22 +197,23 @@ class Consumer:
 
 
 class Producer:
-    """An idempotent producer with acks from all replicas. `flush` raises what went wrong since the last one."""
+    """An idempotent producer with acks from all replicas. `flush` raises what went wrong since the last one; everything
+    since then must be sent again."""
 
     def __init__(self, kafka: KafkaConnection, *, client_id: str) -> None:
         self._errors: list[KafkaError] = []
-        self._producer = KafkaProducer(
-            kafka.client_config()
-            | {
-                "client.id": client_id,
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": 5,
-                "message.max.bytes": 16 * MAX_VALUE_BYTES,
-                "message.timeout.ms": int(FLUSH_SECONDS * 1000),
-            },
-            logger=logging.getLogger(f"{__name__}.librdkafka"),
-        )
+        self._config = kafka.client_config() | {
+            "client.id": client_id,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "message.max.bytes": 16 * MAX_VALUE_BYTES,
+            "message.timeout.ms": int(FLUSH_SECONDS * 1000),
+        }
+        self._producer = self._new()
+
+    def _new(self) -> KafkaProducer:
+        return KafkaProducer(self._config, logger=_client_logger())
 
     def send(
         self,
@@ -210,8 +243,9 @@ class Producer:
         left = self._producer.flush(FLUSH_SECONDS + 1)
         errors, self._errors = self._errors, []
         if left or errors:
+            # What is left must not come after what is sent anew, and an idempotent producer may be beyond repair.
             self._producer.purge()
-            self._producer.flush(1)
+            self._producer = self._new()
             self._errors = []
             why = str(errors[0]) if errors else f"{left} messages without an answer"
             raise BrokerUnavailable(f"the log did not acknowledge what was sent: {why}; it is tried again")
@@ -228,6 +262,13 @@ class Producer:
 def _too_large(topic: str | None) -> None:
     """Trying again can't help, and the table that goes with every topic we write holds the row in full."""
     logger.error("a message is larger than the log takes; only the table has it", extra={"topic": topic})
+
+
+def _client_logger() -> logging.Logger:
+    clients = logging.getLogger(f"{__name__}.librdkafka")
+    if not clients.filters:
+        clients.addFilter(Sparingly())
+    return clients
 
 
 def _offset(position: int | None) -> int:

@@ -139,7 +139,7 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(fresh_broker: str, tmp_p
             kit.send_raw(OUTPUTS.name, value, headers, key=key, flush=False)
             if n % 50 == 0:
                 kit.send_raw(OUTPUTS.name, b"broken %d" % n, key=key)
-                time.sleep(0.05)
+                time.sleep(0.15)
         kit.flush()
 
     feeder = threading.Thread(target=feed)
@@ -153,6 +153,8 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(fresh_broker: str, tmp_p
             process.wait()
     feeder.join()
     process = kit.start("ingest")
+    sent.append(event(output("the last question")))
+    kit.send(sent[-1])
     until(lambda: kit.rows(tables.OUTPUTS).height >= len(sent), "every row")
     until(lambda: kit.rows(tables.DEAD_LETTERS).height >= bad, "every dead letter")
     assert stop(process) == 0
