@@ -18,6 +18,8 @@ def doctor(
 
     Example: thumbwheel doctor --bootstrap-servers kafka-1:9092
     """
+    from rich.markup import escape
+
     from infra.cli.checks import Grade, all_checks
     from infra.cli.terminal import out
 
@@ -26,9 +28,9 @@ def doctor(
     found = list[Grade]()
     for check in all_checks(place, gateway_port=port):
         found.append(check.grade)
-        out().print(f"{marks[check.grade]}  [bold]{check.subject:<10}[/] {check.found}")
+        out().print(f"{marks[check.grade]}  [bold]{check.subject:<10}[/] {escape(check.found)}")
         if check.mend:
-            out().print(f"                  [dim]->[/] {check.mend}")
+            out().print(f"                  [dim]->[/] {escape(check.mend)}")
     failed, warned = found.count(Grade.FAIL), found.count(Grade.WARN)
     if failed:
         out().print(f"\n{failed} failed, {warned} to look at: mend what fails first, from the top")

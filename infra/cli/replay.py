@@ -1,10 +1,10 @@
 """`thumbwheel replay`: a file of human comparisons through Kafka, as label events."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -83,7 +83,7 @@ def feed(path: Path, place: Place, *, limit: int) -> tuple[int, list[tuple[int, 
 
 
 @contextmanager
-def opened(path: Path) -> "Iterator[tuple[IO[bytes], Callable[[], int]]]":
+def opened(path: Path) -> "Iterator[tuple[Iterable[bytes], Callable[[], int]]]":
     """The file's lines, unpacked if they are packed, and how many bytes of it have been read."""
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"

@@ -21,10 +21,12 @@ _TEXTS = {
 
 def add_to(app: typer.Typer, *, panel: str) -> None:
     """Add one subcommand for each service."""
-    app.command(rich_help_panel=panel, epilog="Example: thumbwheel gateway --port 8000 --model tiny")(gateway)
+    text = "Answer chat completions and take feedback over HTTP."
+    example = "Example: thumbwheel gateway --port 8000 --model tiny"
+    app.command(short_help=text, help=text + _NOTE, rich_help_panel=panel, epilog=example)(gateway)
     for name, text in _TEXTS.items():
         example = f"Example: thumbwheel {name} --bootstrap-servers 127.0.0.1:9092 --metrics-port 9101"
-        app.command(name, help=text + _NOTE, rich_help_panel=panel, epilog=example)(_runner(name))
+        app.command(name, short_help=text, help=text + _NOTE, rich_help_panel=panel, epilog=example)(_runner(name))
 
 
 _NOTE = " Logs are JSON lines on stderr; Ctrl-C stops it."
@@ -37,7 +39,6 @@ def gateway(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Answer chat completions and take feedback over HTTP. Logs are JSON lines on stderr; Ctrl-C stops it."""
     from infra.cli.foreground import become
     from infra.local.ports import is_free
     from infra.local.processes import BY_NAME

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from infra.cli.options import Bootstrap, Data, Place, locate
 
@@ -61,18 +62,18 @@ def show(
     facts = table("", "")
     facts.show_header = False
     for name, value in _facts(latest, place):
-        facts.add_row(f"[bold]{name}[/]", value)
+        facts.add_row(f"[bold]{name}[/]", value if name == "state" else escape(value))
     out().print(facts)
     if latest.gates:
         gates = table("gate", "", "value", "interval", "threshold", "detail", right=("value", "threshold"))
         for g in latest.gates:
             interval = f"{g.low:.3f} - {g.high:.3f}" if g.low is not None and g.high is not None else ""
             verdict = "[green]passed[/]" if g.passed else "[red]failed[/]"
-            gates.add_row(g.name, verdict, f"{g.value:.3f}", interval, f"{g.threshold:.3f}", g.detail)
+            gates.add_row(g.name, verdict, f"{g.value:.3f}", interval, f"{g.threshold:.3f}", escape(g.detail))
         out().print(gates)
     life = table("when", "state", "by", "reason")
     for event in (e for e in events if e.data.version == version):
-        life.add_row(_moment(event.time), _state(event.data.state), event.data.actor, event.data.reason)
+        life.add_row(_moment(event.time), _state(event.data.state), escape(event.data.actor), escape(event.data.reason))
     out().print(life)
 
 
@@ -159,7 +160,7 @@ def _row(standing: "Standing", *, serves: bool) -> "tuple[str | Text, ...]":
         f"{event.win_rate:.0%}" if event.win_rate is not None else "",
         f"{event.kl:.2f}" if event.kl is not None else "",
         f"{passed} of {len(event.gates)}" if event.gates else "",
-        event.reason,
+        escape(event.reason),
     )
 
 

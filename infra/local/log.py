@@ -15,6 +15,7 @@ from schemas.topics import Topic
 P = TypeVar("P", bound=Payload)
 
 TIMEOUT_SECONDS = 15.0
+FIRST_ANSWER_SECONDS = 5.0
 MAX_WAITING = 5_000
 
 
@@ -91,11 +92,17 @@ def read_all(
     try:
         for message in _messages(consumer, kafka, topic):
             try:
-                yield decode(payload, message.value(), message.headers() or [])
+                yield decode(payload, message.value(), _headers(message))
             except InvalidEvent as error:
                 on_bad(error)
     finally:
         consumer.close()
+
+
+def _headers(message: Message) -> list[tuple[str, bytes | None]]:
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
 def _messages(consumer: Consumer, kafka: KafkaConnection, topic: Topic) -> Iterator[Message]:
@@ -116,7 +123,7 @@ def _messages(consumer: Consumer, kafka: KafkaConnection, topic: Topic) -> Itera
 
 def _partitions(consumer: Consumer, kafka: KafkaConnection, topic: Topic) -> set[int]:
     try:
-        found = consumer.list_topics(topic.name, timeout=TIMEOUT_SECONDS).topics[topic.name]
+        found = consumer.list_topics(topic.name, timeout=FIRST_ANSWER_SECONDS).topics[topic.name]
     except KafkaException as error:
         raise BrokerUnavailable(
             f"no broker answers at {kafka.bootstrap_servers}; "

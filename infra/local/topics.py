@@ -12,6 +12,7 @@ from schemas.errors import BrokerUnavailable
 from schemas.topics import plan
 
 TIMEOUT_SECONDS = 15.0
+FIRST_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _describe(consumer: Consumer, name: str, partitions: int, settings: dict[str
 
 def _partitions(admin: AdminClient, kafka: KafkaConnection) -> dict[str, int]:
     with contextlib.suppress(KafkaException):
-        topics = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        topics = admin.list_topics(timeout=FIRST_ANSWER_SECONDS).topics
         return {name: len(topic.partitions) for name, topic in topics.items()}
     raise BrokerUnavailable(
         f"no broker answers at {kafka.bootstrap_servers}; "
