@@ -56,5 +56,6 @@ def check(budget: Budget, spent: Spent) -> None:
         )
     if spent.tokens > budget.max_tokens:
         raise BudgetSpent(
-            f"the cycle used {spent.tokens} tokens of the {budget.max_tokens} it may use: raise THUMBWHEEL_MAX_CYCLE_TOKENS"
+            f"the cycle used {spent.tokens} tokens of the {budget.max_tokens} it may use: "
+            f"raise THUMBWHEEL_MAX_CYCLE_TOKENS"
         )

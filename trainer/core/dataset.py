@@ -5,15 +5,15 @@
   prompts held out   held_out (its report)          judge
 
 Rules, in order:
-1. Empty and identical answers are dropped. What one rater said twice of the same texts counts once; where the same rater
-   says both, the weights net out and the stronger side keeps the difference (a tie drops both). Different raters who
-   disagree are kept: that is the signal.
+1. Empty and identical answers are dropped. What one rater said twice of the same texts counts once; where the same
+   rater says both, the weights net out and the stronger side keeps the difference (a tie drops both). Different raters
+   who disagree are kept: that is the signal.
 2. The newest `max_labels` are taken, so that a cycle over a long history costs no more than over a short one.
 3. Prompts and raters are assigned by a hash of their id, so what was held out in one cycle is held out in every later
    one: no version's parent has trained on it.
-4. The judge learns from people whom the reward model never heard of. A pair made from two people's thumbs belongs to a side
-   only if both do; otherwise it is dropped. With fewer than `min_raters` people there is nobody to spare: then the judge learns
-   from the labels on held-out prompts, which the reward model has not seen either (`judged_by` says which).
+4. The judge learns from people whom the reward model never heard of. A pair made from two people's thumbs belongs to a
+   side only if both do; otherwise it is dropped. With fewer than `min_raters` people there is nobody to spare: then the
+   judge learns from the labels on held-out prompts, which the reward model has not seen either (`judged_by` says so).
 5. In each set, one rater's weight is at most the larger of `rater_cap` and twice a fair share (2 / raters): a user who
    clicks a thousand times weighs as one user.
 """
@@ -127,7 +127,7 @@ def build(
     prompts: Mapping[str, tuple[Turn, ...]],
     config: SplitConfig,
 ) -> Dataset:
-    """Split labels and prompts (id -> turns, from production) by the rules above; the order of the input is of no effect.
+    """Split labels and prompts (id -> turns, from production) by the rules above; the order of rows is of no effect.
 
     Raises `NotEnoughData` where a set that is needed would be too small.
     """
@@ -141,7 +141,9 @@ def build(
     for row in kept:
         sets[sides(row)].append(row)
     dropped["mixed_raters"] = len(sets["mixed"])
-    judged_by: Literal["raters", "prompts"] = "raters" if len({rater_of(r) for r in kept}) >= config.min_raters else "prompts"
+    judged_by: Literal["raters", "prompts"] = (
+        "raters" if len({rater_of(r) for r in kept}) >= config.min_raters else "prompts"
+    )
     if judged_by == "prompts":
         sets["judge"] = sets["held_out"]
     train, held_out, judge = (labels(sets[name], config.rater_cap) for name in ("train", "held_out", "judge"))

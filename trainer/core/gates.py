@@ -1,7 +1,7 @@
 """What a version must show before it may be served. Every gate is recorded with its figure, interval and threshold.
 
-A gate that has too few cases for an interval is lenient, and says so in its detail: it asks for a point estimate that is
-not on the wrong side. One that has no case at all fails: what was not measured is not known to be good.
+A gate that has too few cases for an interval is lenient, and says so in its detail: it asks for a point estimate that
+is not on the wrong side. One that has no case at all fails: what was not measured is not known to be good.
 """
 
 import math

@@ -11,12 +11,25 @@ CONFIG = SplitConfig(min_labels=1)
 
 
 def rating(n: int, **changes: object) -> RatingRow:
-    row = RatingRow(f"r{n}", f"p{n}", (("user", f"question {n}"),), f"answer {n}", n % 2 == 0, 1.0, "thumb", f"u{n % 20}", n, f"a{n}")
+    row = RatingRow(
+        f"r{n}",
+        f"p{n}",
+        (("user", f"question {n}"),),
+        f"answer {n}",
+        n % 2 == 0,
+        1.0,
+        "thumb",
+        f"u{n % 20}",
+        n,
+        f"a{n}",
+    )
     return replace(row, **changes)  # type: ignore[arg-type]
 
 
 def pair(n: int, **changes: object) -> PairRow:
-    row = PairRow(f"c{n}", f"p{n}", (("user", f"question {n}"),), f"good {n}", f"bad {n}", 1.0, "label", f"u{n % 20}", n)
+    row = PairRow(
+        f"c{n}", f"p{n}", (("user", f"question {n}"),), f"good {n}", f"bad {n}", 1.0, "label", f"u{n % 20}", n
+    )
     return replace(row, **changes)  # type: ignore[arg-type]
 
 

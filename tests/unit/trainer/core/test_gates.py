@@ -2,7 +2,19 @@ import math
 
 import pytest
 
-from trainer.core.gates import Candidate, GateThresholds, Share, accuracy, finite, judge_candidate, kl, length, passed, refusal, win_rate
+from trainer.core.gates import (
+    Candidate,
+    GateThresholds,
+    Share,
+    accuracy,
+    finite,
+    judge_candidate,
+    kl,
+    length,
+    passed,
+    refusal,
+    win_rate,
+)
 
 THRESHOLDS = GateThresholds()
 

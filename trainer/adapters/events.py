@@ -1,0 +1,172 @@
+"""The log as the trainer uses it: cycle and version events out, the board of versions in.
+
+`Events` is what the trainer asks for; `KafkaEvents` is the log, `MemoryEvents` a log of this process, for trying a
+cycle without a broker (both run through the same tests).
+"""
+
+import logging
+import time
+from typing import Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from schemas import topics
+from schemas.connection import KafkaConnection
+from schemas.envelope import MAX_VALUE_BYTES, Event, decode, encode, type_name
+from schemas.errors import BrokerUnavailable, InvalidEvent
+from schemas.messages import Payload
+from schemas.versions import Board, ModelVersion
+
+logger = logging.getLogger(__name__)
+
+SOURCE = "thumbwheel/trainer"
+
+
+class Events(Protocol):
+    """What the trainer asks of the log."""
+
+    def publish(self, event: Event[Payload]) -> None:
+        """Return when the log has acknowledged the event; raises `BrokerUnavailable`."""
+        ...
+
+    def offer(self, event: Event[Payload]) -> None:
+        """Send an event that may be lost, such as progress; never waits, never fails."""
+        ...
+
+    def board(self) -> Board:
+        """All that is known of versions now; raises `BrokerUnavailable`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MemoryEvents:
+    """A log in memory. `down` makes it refuse, as a broker does that is away."""
+
+    def __init__(self) -> None:
+        self.events: list[Event[Payload]] = []
+        self.down = False
+
+    def publish(self, event: Event[Payload]) -> None:
+        if self.down:
+            raise BrokerUnavailable("the log in memory was told to be down")
+        if event.id not in {e.id for e in self.events}:
+            self.events.append(event)
+
+    def offer(self, event: Event[Payload]) -> None:
+        if not self.down:
+            self.publish(event)
+
+    def board(self) -> Board:
+        if self.down:
+            raise BrokerUnavailable("the log in memory was told to be down")
+        return Board().fold((e.data, e.time) for e in self.events if isinstance(e.data, ModelVersion))
+
+    def close(self) -> None:
+        return
+
+
+class KafkaEvents:
+    """An idempotent producer, and a reader of the version topic."""
+
+    def __init__(self, kafka: KafkaConnection, *, client_id: str = "trainer", timeout: float = 20.0) -> None:
+        self._kafka, self._client_id, self._timeout = kafka, client_id, timeout
+        self._producer = Producer(
+            kafka.client_config()
+            | {
+                "client.id": client_id,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.max.bytes": MAX_VALUE_BYTES * 2,
+                "message.timeout.ms": int(timeout * 1000),
+                "reconnect.backoff.max.ms": 1000,
+            },
+            logger=logging.getLogger(f"{__name__}.librdkafka"),
+        )
+
+    def publish(self, event: Event[Payload]) -> None:
+        outcome: list[KafkaError | None] = []
+        self._produce(event, outcome)
+        deadline = time.monotonic() + self._timeout + 2
+        while not outcome and time.monotonic() < deadline:
+            self._producer.poll(0.05)
+        if not outcome or outcome[0] is not None:
+            why = outcome[0].str() if outcome and outcome[0] is not None else f"no answer in {self._timeout:.0f} s"
+            raise self._unavailable(f"{type_name(type(event.data))} was not acknowledged: {why}")
+
+    def offer(self, event: Event[Payload]) -> None:
+        try:
+            self._produce(event, [])
+            self._producer.poll(0)
+        except BrokerUnavailable as error:
+            logger.info("an event was not sent", extra={"event_id": event.id, "error": str(error)})
+
+    def _produce(self, event: Event[Payload], outcome: list[KafkaError | None]) -> None:
+        message = encode(event)
+        topic = topics.BY_NAME[type_name(type(event.data))].name
+
+        def told(error: KafkaError | None, _: Message) -> None:
+            outcome.append(error)
+
+        try:
+            self._producer.produce(topic, message.value, message.key, headers=list(message.headers), on_delivery=told)
+        except (BufferError, KafkaException) as error:
+            raise self._unavailable(f"{topic} takes nothing: {error}") from error
+
+    def board(self) -> Board:
+        consumer = Consumer(
+            self._kafka.client_config()
+            | {
+                "client.id": f"{self._client_id}-board",
+                "group.id": f"{self._client_id}-board",  # asked for by the client; with assign() it is never used
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.queue.backoff.ms": 10,
+            },
+            logger=logging.getLogger(f"{__name__}.librdkafka"),
+        )
+        try:
+            return self._fold(consumer)
+        except KafkaException as error:
+            raise self._unavailable(f"the versions can't be read: {error}") from error
+        finally:
+            consumer.close()
+
+    def _fold(self, consumer: Consumer) -> Board:
+        """Read the one partition of the version topic from its beginning to its end as of now."""
+        place = TopicPartition(topics.MODEL_VERSIONS.name, 0, OFFSET_BEGINNING)
+        consumer.get_watermark_offsets(place, timeout=self._timeout)  # a broker that is away is found out here
+        consumer.assign([place])
+        board = Board()
+        deadline = time.monotonic() + self._timeout
+        while time.monotonic() < deadline:
+            for message in consumer.consume(500, timeout=0.2):
+                error = message.error()
+                if error is None:
+                    board = _apply(board, message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return board
+                elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise KafkaException(error)
+        raise self._unavailable(f"the versions were not read to their end in {self._timeout:.0f} s")
+
+    def close(self) -> None:
+        self._producer.flush(min(5.0, self._timeout))
+
+    def _unavailable(self, what: str) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"{what}; is the broker at {self._kafka.bootstrap_servers} up? `thumbwheel doctor` checks it. "
+            f"What was learned is kept on disk and is announced at the next start"
+        )
+
+
+def _apply(board: Board, message: Message) -> Board:
+    headers = [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in message.headers() or []]
+    try:
+        event = decode(ModelVersion, message.value(), headers)
+    except InvalidEvent as error:
+        logger.warning("passed over a bad version event", extra={"offset": message.offset(), "error": str(error)})
+        return board
+    return board.apply(event.data, event.time)

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace `file` by `text` in one step, on disk when this returns."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(file)
+    sync_folder(file.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file of a folder, and the folder, to disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(*files: Path) -> str:
+    """The SHA-256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as source:
+            while block := source.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""From labels to tensors: what the frozen base makes of every answer that somebody judged.
+
+Shapes: N distinct answers, F features, P pairs, R rated answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.adapters.policies import LanguageModel
+from trainer.core.dataset import Labels, Turn
+from trainer.core.reward import RewardData
+from trainer.core.rollout import look
+from trainer.settings import Limits
+
+Progress = Callable[[float], None]
+"""Told the share of a stage that is done; may raise to end it."""
+
+AnswerKey = tuple[tuple[Turn, ...], str]
+"""A prompt and an answer to it."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of every distinct answer. `tokens` is how many the base has read for them."""
+
+    rows: Mapping[AnswerKey, int]
+    features_NF: Tensor
+    tokens: int
+
+
+def chat(prompt: Sequence[Turn]) -> list[dict[str, str]]:
+    """Turns as chat messages."""
+    return [{"role": role, "content": content} for role, content in prompt]
+
+
+def encode_prompt(lm: LanguageModel, prompt: Sequence[Turn], limits: Limits) -> list[int]:
+    """Token ids of a prompt; of a long one the end, where the question is."""
+    return lm.encode_prompt(chat(prompt))[-limits.prompt_tokens :]
+
+
+def encode_answer(lm: LanguageModel, text: str, limits: Limits) -> list[int]:
+    """Token ids of an answer; of a long one the beginning, with EOS all the same."""
+    ids = lm.encode_completion(text)
+    return ids if len(ids) <= limits.answer_tokens else [*ids[: limits.answer_tokens - 1], ids[-1]]
+
+
+def featurize(lm: LanguageModel, answers: Sequence[AnswerKey], limits: Limits, progress: Progress) -> FeatureTable:
+    """Features of answers (prompt, completion) on the frozen base; each distinct one is read once."""
+    distinct = list(dict.fromkeys(answers))
+    encoded = {prompt: encode_prompt(lm, prompt, limits) for prompt in dict.fromkeys(p for p, _ in distinct)}
+    prompts = [encoded[prompt] for prompt, _ in distinct]
+    completions = [encode_answer(lm, text, limits) for _, text in distinct]
+    found = look(lm, prompts, completions, temperature=1.0, progress=lambda done, total: progress(done / total))
+    tokens = sum(map(len, encoded.values())) + sum(map(len, completions))
+    return FeatureTable({key: n for n, key in enumerate(distinct)}, found.features_NF.cpu(), tokens)
+
+
+def answers_of(labels: Labels) -> list[AnswerKey]:
+    """Every answer that the labels speak of."""
+    pairs = [(row.prompt, text) for row in labels.pairs for text in (row.chosen, row.rejected)]
+    return [*pairs, *((row.prompt, row.completion) for row in labels.ratings)]
+
+
+def reward_data(labels: Labels, table: FeatureTable) -> RewardData:
+    """Labels as tensors, with the rows of their own answers alone."""
+    keys = list(dict.fromkeys(answers_of(labels)))
+    row = {key: n for n, key in enumerate(keys)}
+    groups = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys))}
+    pairs = [(row[r.prompt, r.chosen], row[r.prompt, r.rejected]) for r in labels.pairs]
+    return RewardData(
+        features_NF=table.features_NF[torch.tensor([table.rows[key] for key in keys], dtype=torch.long)],
+        lengths_N=torch.tensor([len(text.split()) for _, text in keys], dtype=torch.long),
+        groups_N=torch.tensor([groups[prompt] for prompt, _ in keys], dtype=torch.long),
+        pairs_P2=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+        pair_weights_P=torch.tensor([r.weight for r in labels.pairs]),
+        rated_R=torch.tensor([row[r.prompt, r.completion] for r in labels.ratings], dtype=torch.long),
+        labels_R=torch.tensor([float(r.label) for r in labels.ratings]),
+        rating_weights_R=torch.tensor([r.weight for r in labels.ratings]),
+    )

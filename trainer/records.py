@@ -1,0 +1,139 @@
+"""The record of a version: all that is needed to judge it, to find where it came from, and to make it again."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.cycles import Cost, CycleStatus
+from schemas.versions import GateResult
+from trainer.settings import CycleConfig
+
+
+class Frozen(BaseModel):
+    """Closed and frozen; figures may be NaN here (the gates refuse such a version, the record tells of it)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Environment(Frozen):
+    """What ran the cycle. The same weights come out again on the same of these."""
+
+    python: str
+    torch: str
+    transformers: str
+    peft: str
+    platform: str
+    processor: str
+
+
+class BaseModelInfo(Frozen):
+    """The frozen base. `sha256` is of its safetensors, file after file in order of name; None for a remote id."""
+
+    name: str
+    path: str
+    sha256: str | None
+
+
+class Interval(Frozen):
+    """A share with its 95 % interval over `n` cases."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Sample(Frozen):
+    """What parent and new version answered to the same held-out prompt."""
+
+    prompt: str
+    before: str
+    after: str
+    judge_before: float
+    judge_after: float
+
+
+class Evaluation(Frozen):
+    """The new version on held-out prompts, by a judge that learned from other labels than the reward model."""
+
+    prompts: int
+    judged_by: Literal["raters", "prompts"]
+    win_rate_vs_parent: Interval
+    win_rate_vs_base: Interval
+    kl: float
+    length: float
+    parent_length: float
+    base_length: float
+    finished: float
+    samples: tuple[Sample, ...]
+
+
+class RewardModelInfo(Frozen):
+    """The reward model that the policy was trained with; `file` is relative to the version's folder."""
+
+    id: str
+    file: str
+    sha256: str
+
+
+class VersionRecord(Frozen):
+    """`record.json` in a version's folder."""
+
+    version: str
+    parent: str
+    cycle_id: str
+    created_at: datetime
+    tables: dict[str, int | None]
+    content_hash: str
+    labels: dict[str, int]
+    dropped: dict[str, int]
+    config: CycleConfig
+    code_version: str
+    environment: Environment
+    base_model: BaseModelInfo
+    parent_adapter_sha256: str | None
+    adapter_sha256: str
+    reward_model: RewardModelInfo
+    metrics: dict[str, float | None]
+    evaluation: Evaluation
+    gates: tuple[GateResult, ...]
+    passed: bool
+    cost: dict[str, Cost]
+
+
+class Outcome(Frozen):
+    """`outcome.json` in a cycle's folder: how it ended, and whether the log knows."""
+
+    cycle_id: str
+    status: CycleStatus
+    version: str | None = None
+    reason: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    seconds: float = 0.0
+    generated_tokens: int = 0
+    trained_tokens: int = 0
+    device: str = "cpu"
+    labels: int = 0
+    """How many labels counted when the cycle pinned its tables; the trigger counts on from here."""
+    conclusive: bool = True
+    """False where it was stopped or cut off: the same labels may be tried again."""
+    ended_at: datetime
+    announced: bool = False
+
+
+class CycleStart(Frozen):
+    """`cycle.json` in a cycle's folder, written before anything else."""
+
+    cycle_id: str
+    started_at: datetime
+    pid: int
+    parent: str
+    labels: int
+    tables: dict[str, int | None]
+
+
+def read_record(folder: Path) -> VersionRecord:
+    """The record in a version's folder."""
+    return VersionRecord.model_validate_json((folder / "record.json").read_text(encoding="utf-8"))

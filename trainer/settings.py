@@ -1,0 +1,212 @@
+"""The trainer's settings, read once from the environment (prefix `THUMBWHEEL_`, nested by `__`).
+
+What a cycle's result depends on is gathered in a `CycleConfig`, which the version's record holds.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.connection import KafkaConnection
+from trainer.core.budget import Budget
+from trainer.core.dataset import SplitConfig
+from trainer.core.gates import GateThresholds
+from trainer.core.ppo import PPOConfig
+from trainer.core.reward import RewardConfig
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds)
+
+
+class _Nested(BaseModel):
+    """Changes to a core's defaults; None keeps the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def given(self) -> dict[str, Any]:
+        """What was set."""
+        return self.model_dump(exclude_none=True)
+
+    def change(self, defaults: D) -> D:
+        """`defaults` with what was set."""
+        return replace(defaults, **self.given())
+
+
+class PPOSettings(_Nested):
+    """Changes to `trainer.core.ppo.PPOConfig`, whose defaults go by the size of the base model."""
+
+    iterations: Count | None = None
+    prompts_per_iteration: Count | None = None
+    answers_per_prompt: Annotated[int, Field(ge=2)] | None = None
+    epochs: Count | None = None
+    minibatches: Count | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    beta: Annotated[float, Field(ge=0)] | None = None
+    target_kl: Annotated[float, Field(gt=0)] | None = None
+    kl_budget: Annotated[float, Field(gt=0)] | None = None
+    max_new_tokens: Count | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
+
+    def change(self, defaults: D) -> D:
+        assert isinstance(defaults, PPOConfig)
+        given = self.given()
+        sampling = {name: given.pop(name) for name in ("max_new_tokens", "temperature") if name in given}
+        return replace(defaults, sampling=replace(defaults.sampling, **sampling), **given)
+
+
+class RewardSettings(_Nested):
+    """Changes to `trainer.core.reward.RewardConfig`."""
+
+    heads: Annotated[int, Field(ge=2)] | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    pair_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    l2_grid: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    spread_discount: Annotated[float, Field(ge=0)] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
+
+
+class GateSettings(_Nested):
+    """Changes to `trainer.core.gates.GateThresholds`, where each has its reason."""
+
+    reward_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    enough_cases: Count | None = None
+    win_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    win_rate_low: Annotated[float, Field(ge=0, le=1)] | None = None
+    kl_slack: Annotated[float, Field(gt=0)] | None = None
+    shortest: Annotated[float, Field(ge=0)] | None = None
+    longest: Annotated[float, Field(gt=0)] | None = None
+
+
+class LoraOptions(BaseModel):
+    """The policy's adapter: rank, scale, which matrices, and the share of layers (from the top) that get one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: Count = 8
+    alpha: Count = 16
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj")
+    top_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Limits(BaseModel):
+    """How much of a long text is read: the end of a prompt, the beginning of an answer (tokens)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_tokens: Count = 384
+    answer_tokens: Count = 256
+
+
+class CycleConfig(BaseModel):
+    """All that decides a cycle's result, beside the tables' versions, the parent and the base model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    split: SplitConfig
+    reward: RewardConfig
+    ppo: PPOConfig
+    lora: LoraOptions
+    gates: GateThresholds
+    limits: Limits
+    budget: Budget
+    dtype: str
+    device: str
+    threads: int
+
+
+class TrainerSettings(BaseSettings):
+    """What the trainer needs to know.
+
+    `min_new_preferences` counts labels that count (latest revisions, not retracted) beyond those of the last cycle.
+    After `max_cycles` cycles that ended in order no more is begun, while scoring goes on; 0 is endless.
+    `threads` 0 leaves it to torch. A port of 0 means off.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="THUMBWHEEL_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    data: Path = Path(".thumbwheel")
+    kafka: KafkaConnection = KafkaConnection()
+    base_model: str = "models/smollm2"
+    base_model_name: str = "smollm2"
+    device: str = "auto"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    min_new_preferences: Count = 200
+    poll_seconds: Seconds = 2.0
+    max_cycles: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+    split_seed: int = 0
+    holdout_share: Share = 0.25
+    judge_share: Share = 0.35
+    rater_cap: Annotated[float, Field(gt=0, le=1)] = 0.01
+    min_labels: Count = 20
+    max_labels: Count = 3000
+    max_held_out_prompts: Count = 64
+    max_cycle_seconds: Seconds = 3600.0
+    max_cycle_tokens: Count = 20_000_000
+    score_responses: Annotated[int, Field(ge=0)] = 64
+    score_batch: Count = 16
+    ppo: PPOSettings = PPOSettings()
+    reward: RewardSettings = RewardSettings()
+    gates: GateSettings = GateSettings()
+    lora: LoraOptions = LoraOptions()
+    limits: Limits = Limits()
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    log_level: str = "INFO"
+
+    @property
+    def lake(self) -> Path:
+        """The lake's root: tables lie at `<root>/<layer>/<table>`."""
+        return self.data / "lake"
+
+    @property
+    def registry(self) -> Path:
+        """One folder a version."""
+        return self.data / "registry"
+
+    @property
+    def cycles(self) -> Path:
+        """One folder a cycle, and the lease."""
+        return self.data / "cycles"
+
+    def torch_device(self) -> str | None:
+        """The device as torch names it; None leaves the choice to the loader."""
+        return None if self.device == "auto" else self.device
+
+    def split(self) -> SplitConfig:
+        """How labels are split."""
+        return SplitConfig(
+            holdout_share=self.holdout_share,
+            judge_share=self.judge_share,
+            rater_cap=self.rater_cap,
+            min_labels=self.min_labels,
+            max_labels=self.max_labels,
+            max_held_out_prompts=self.max_held_out_prompts,
+            seed=self.split_seed,
+        )
+
+    def cycle_config(self, *, n_parameters: int, dtype: str, device: str, threads: int, seed: int) -> CycleConfig:
+        """The configuration of one cycle on a base model of this size, with what "auto" came to."""
+        return CycleConfig(
+            seed=seed,
+            split=self.split(),
+            reward=self.reward.change(RewardConfig()),
+            ppo=self.ppo.change(PPOConfig.for_size(n_parameters)),
+            lora=self.lora,
+            gates=self.gates.change(GateThresholds()),
+            limits=self.limits,
+            budget=Budget(max_seconds=self.max_cycle_seconds, max_tokens=self.max_cycle_tokens),
+            dtype=dtype,
+            device=device,
+            threads=threads,
+        )
+
+    def with_changes(self, **changes: Any) -> Self:
+        """The same settings with some changed, checked anew."""
+        return type(self).model_validate(self.model_dump() | changes)

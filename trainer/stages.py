@@ -1,0 +1,126 @@
+"""A cycle's stages as they pass: their time and tokens, the budget, progress events, requests to stop."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from schemas.cycles import Cost, Cycle, CycleStatus, Stage
+from schemas.envelope import new_event
+from schemas.errors import CycleError
+from trainer.adapters.events import SOURCE, Events
+from trainer.core.budget import Budget, Spent, check, early_stop
+from trainer.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 1.0
+
+
+class Stopped(CycleError):
+    """The cycle was asked to stop."""
+
+
+class Stages:
+    """Follows one cycle through its stages. Without `events` it is quiet: for repeating a cycle."""
+
+    def __init__(
+        self,
+        cycle_id: str,
+        *,
+        budget: Budget,
+        device: str = "cpu",
+        events: Events | None = None,
+        metrics: Metrics | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.cycle_id = cycle_id
+        self.budget = budget
+        self.device = device
+        self.current: Stage | None = None
+        self.spent: dict[Stage, Spent] = {}
+        self._events, self._metrics, self._stop, self._clock = events, metrics, stop, clock
+        self._began = self._told = clock()
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """One stage: its time is counted, its end is told, and the budget is checked."""
+        self.current, self._began = stage, self._clock()
+        self.spent[stage] = Spent()
+        self._told = float("-inf")
+        self.progress(0.0)
+        try:
+            yield
+        finally:
+            self.spent[stage] = self.spent[stage].plus(Spent(seconds=self._clock() - self._began))
+            self._began = self._clock()
+            if self._metrics is not None:
+                self._metrics.stage_seconds.labels(stage.value).inc(self.spent[stage].seconds)
+        seconds = round(self.spent[stage].seconds, 2)
+        logger.info("stage done", extra={"cycle": self.cycle_id, "stage": stage.value, "seconds": seconds})
+        self._offer(CycleStatus.STAGE_DONE, 1.0, {})
+        check(self.budget, self.total())
+
+    def progress(self, fraction: float, figures: Mapping[str, float] | None = None) -> None:
+        """Tell how far the stage is, at most once a second; raises `Stopped` where the cycle was asked to stop."""
+        if self._stop():
+            raise Stopped("stopped")
+        check(self.budget, self.total())
+        if self._clock() - self._told < PROGRESS_SECONDS and not figures:
+            return
+        self._told = self._clock()
+        known = {name: value for name, value in (figures or {}).items() if value - value == 0}  # no NaN, no infinity
+        extra = {"cycle": self.cycle_id, "stage": self.current, "fraction": round(fraction, 3)}
+        logger.info("progress", extra=extra | {name: round(value, 4) for name, value in known.items()})
+        self._offer(CycleStatus.PROGRESS, fraction, known)
+
+    def use(self, *, generated: int = 0, trained: int = 0) -> None:
+        """Count tokens."""
+        assert self.current is not None
+        self.spent[self.current] = self.spent[self.current].plus(Spent(0.0, generated, trained))
+        if self._metrics is not None:
+            self._metrics.tokens.labels("generated").inc(generated)
+            self._metrics.tokens.labels("trained").inc(trained)
+
+    def early_stop(self) -> str | None:
+        """Why training should end now, by the budget."""
+        return early_stop(self.budget, self.total())
+
+    def total(self) -> Spent:
+        """All that was used so far, the running stage included."""
+        total = Spent()
+        for spent in self.spent.values():
+            total = total.plus(spent)
+        return total.plus(Spent(seconds=max(0.0, self._clock() - self._began))) if self.current else total
+
+    def cost(self) -> Cost:
+        """The same as an event carries it."""
+        return as_cost(self.total(), self.device)
+
+    def cost_by_stage(self) -> dict[str, Cost]:
+        """What each stage used that is done."""
+        return {s.value: as_cost(spent, self.device) for s, spent in self.spent.items() if s is not self.current}
+
+    def _offer(self, status: CycleStatus, fraction: float, figures: Mapping[str, float]) -> None:
+        if self._events is None:
+            return
+        data = Cycle(
+            cycle_id=self.cycle_id,
+            status=status,
+            stage=self.current,
+            fraction=min(1.0, max(0.0, fraction)),
+            metrics=dict(figures),
+            cost=self.cost(),
+        )
+        self._events.offer(new_event(data, source=SOURCE))
+
+
+def as_cost(spent: Spent, device: str) -> Cost:
+    """What was spent, as events and records carry it."""
+    return Cost(
+        seconds=spent.seconds,
+        generated_tokens=spent.generated_tokens,
+        trained_tokens=spent.trained_tokens,
+        device=device,
+    )
