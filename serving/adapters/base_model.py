@@ -71,7 +71,7 @@ def load_base_model(path_or_id: str, *, dtype: str, device: str, max_context_tok
         tokenizer: Any = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(
             path_or_id,
-            dtype=getattr(torch, dtype),
+            dtype=best_dtype(device) if dtype == "auto" else getattr(torch, dtype),
             use_safetensors=True,
             attn_implementation="sdpa",
             trust_remote_code=False,
@@ -82,6 +82,14 @@ def load_base_model(path_or_id: str, *, dtype: str, device: str, max_context_tok
             f"safetensors weights (thumbwheel models prepare makes one), or an id that this machine can reach."
         ) from error
     return from_parts(model.to(device), tokenizer, max_context_tokens=max_context_tokens)
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """The fastest precision on a device. A CPU without bfloat16 instructions emulates them, very slowly."""
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Named with an underscore, and nothing public says it (torch 2.13).
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def from_parts(model: Any, tokenizer: Any, *, max_context_tokens: int) -> BaseModel:
