@@ -1,0 +1,91 @@
+"""The loop around the formulas: ratios, step counts, KL control, and that it learns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.unit.trainer.core.language import policy
+from trainer.core.ppo import PPOConfig, PPOStep, improve, leave_one_out
+from trainer.core.rollout import SamplingConfig, sample
+
+PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4], [12, 13, 14, 15]]
+SMALL = PPOConfig(
+    iterations=1,
+    prompts_per_iteration=4,
+    answers_per_prompt=8,
+    sampling=SamplingConfig(max_new_tokens=8, temperature=1.0),
+    epochs=3,
+    minibatches=2,
+    learning_rate=1e-2,
+    max_update_kl=1e9,
+    kl_budget=1e9,
+    closing_prompts=0,
+)
+
+
+def first_feature(features_NF: torch.Tensor) -> torch.Tensor:
+    return (features_NF[:, 0] * 3).clamp(-3, 3)
+
+
+def test_leave_one_out_compares_each_answer_with_the_others_to_its_prompt() -> None:
+    found = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 3.0]), 3)
+    torch.testing.assert_close(found, torch.tensor([-3.0, -1.5, 4.5, -1.5, -1.5, 3.0]))
+
+
+def test_an_iteration_makes_epochs_times_minibatches_optimizer_steps_and_starts_at_ratio_one() -> None:
+    report = improve(policy(trained=True), first_feature, PROMPTS, SMALL, seed=0)
+    assert report.optimizer_steps == 6
+    assert report.steps[0].first_ratio == pytest.approx(1.0, abs=1e-5)
+
+
+def test_micro_batches_do_not_change_the_update() -> None:
+    wide, narrow = policy(), policy()
+    improve(wide, first_feature, PROMPTS, replace(SMALL, epochs=1), seed=0)
+    improve(narrow, first_feature, PROMPTS, replace(SMALL, epochs=1, micro_batch_tokens=30), seed=0)
+    for a, b in zip(wide.adapter_parameters(), narrow.adapter_parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_a_training_is_the_same_again_with_the_same_seed() -> None:
+    first, second = policy(), policy()
+    config = replace(SMALL, iterations=2)
+    assert improve(first, first_feature, PROMPTS, config, seed=3) == improve(
+        second, first_feature, PROMPTS, config, seed=3
+    )
+    for a, b in zip(first.adapter_parameters(), second.adapter_parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_raises_the_reward_and_more_beta_costs_less_kl() -> None:
+    config = replace(SMALL, iterations=12, closing_prompts=4, answers_per_prompt=16, kl_horizon=1e9)
+    loose = improve(policy(), first_feature, PROMPTS, replace(config, beta=0.01), seed=0)
+    tight = improve(policy(), first_feature, PROMPTS, replace(config, beta=1.0), seed=0)
+    assert loose.reward > loose.first_reward + 0.5
+    assert tight.kl < 0.5 * loose.kl
+
+
+def test_a_state_beyond_the_kl_budget_is_thrown_away() -> None:
+    made = policy()
+    report = improve(made, first_feature, PROMPTS, replace(SMALL, iterations=30, kl_budget=0.3), seed=0)
+    assert report.stopped == "kl_budget"
+    assert report.kl <= 0.3
+    rollouts = sample(made, PROMPTS, 64, SMALL.sampling, torch.Generator().manual_seed(9))
+    with made.reference():
+        reference = made.lm.model(input_ids=torch.tensor([[5]])).logits
+    assert reference.shape[-1] == 24
+    assert len(rollouts.answers()) == 256
+
+
+def test_a_reason_to_stop_ends_the_training_before_the_next_iteration() -> None:
+    seen: list[PPOStep] = []
+    report = improve(
+        policy(),
+        first_feature,
+        PROMPTS,
+        replace(SMALL, iterations=5),
+        seed=0,
+        on_step=seen.append,
+        should_stop=lambda: "budget" if len(seen) == 2 else None,
+    )
+    assert (report.stopped, len(report.steps)) == ("budget", 2)

@@ -1,0 +1,1 @@
+"""What the trainer touches: model files, tables, the registry, the log."""

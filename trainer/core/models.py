@@ -1,0 +1,92 @@
+"""What the core asks of a language model and of a policy; `trainer.adapters.policies` gives it.
+
+Shapes: B rows, T query tokens, S key tokens, D width of the model, V vocabulary, N any number of states.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Message = Mapping[str, str]
+"""A chat message: `role` and `content`."""
+
+
+class KeyValueCache(Protocol):
+    """Keys and values of the tokens read so far; a batch of them can be widened and thinned out."""
+
+    def batch_repeat_interleave(self, repeats: int) -> None: ...
+
+    def batch_select_indices(self, indices: Tensor) -> None: ...
+
+
+class LanguageModel(Protocol):
+    """A causal language model with its tokenizer. Weights are frozen, dropout is off."""
+
+    @property
+    def eos_id(self) -> int: ...
+
+    @property
+    def pad_id(self) -> int:
+        """May equal `eos_id`: masks are built by position, never by comparing with it."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def n_layers(self) -> int: ...
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]: ...
+
+    def encode_completion(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def new_cache(self) -> KeyValueCache: ...
+
+    def states(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor,
+        attend: Tensor,
+        layers: Sequence[int] = (),
+        cache: KeyValueCache | None = None,
+    ) -> list[Tensor]:
+        """Hidden states B,T,D: one for each of `layers` (1 = after the first block), then the final, normed one.
+
+        `attend` is a boolean B,S of real key tokens, or B,T,S of what each query may look at.
+        """
+        ...
+
+    def head_weight(self) -> Tensor:
+        """The output matrix W (V,D): `logits = states @ W.T`."""
+        ...
+
+    def logits(self, states_ND: Tensor) -> Tensor:
+        """Logits N,V of final hidden states."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside, the model is the frozen base (adapters off)."""
+        ...
+
+
+class Policy(Protocol):
+    """A language model with a trainable adapter and a value head on its trunk."""
+
+    @property
+    def lm(self) -> LanguageModel: ...
+
+    def values(self, states_ND: Tensor) -> Tensor:
+        """Expected return N of the states, fp32; the gradient stops at the states."""
+        ...
+
+    def adapter_parameters(self) -> list[nn.Parameter]: ...
+
+    def value_parameters(self) -> list[nn.Parameter]: ...
+
+    def reference(self) -> AbstractContextManager[None]: ...

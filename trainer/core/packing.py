@@ -1,0 +1,126 @@
+"""Several answers to one prompt in one row, so that the prompt is read once.
+
+A row is `prompt, answer 1, answer 2, ...`; every answer sees the prompt and itself, and its positions go on from
+the prompt's end, so states are those of separate rows (up to rounding) at a fraction of the tokens.
+
+Shapes: R rows, L tokens of a row, N answers, T tokens of the longest answer.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+PROMPT = 0
+MAX_ROW_TOKENS = 384
+"""Attention is quadratic in a row, so a prompt with many answers is cut into several rows."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and some of its answers. `indices` says where the answers stand in the caller's list."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    indices: tuple[int, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.prompt) + sum(len(a) for a in self.answers)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows ready for the model, and where to find the answers in them (N answers in the order of `indices_N`)."""
+
+    tokens_RL: Tensor
+    positions_RL: Tensor
+    attend_RLL: Tensor
+    indices_N: Tensor
+    mask_NT: Tensor
+    sources_NT: Tensor
+    """Flat place (row * L + column) of the state that predicts token t; 0 beyond the mask."""
+    places_NT: Tensor
+    """Flat place of token t itself; 0 beyond the mask."""
+
+
+def group_answers(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Group]:
+    """Group answers (aligned with `prompts`) by equal prompts, long groups cut at `MAX_ROW_TOKENS`."""
+    if len(prompts) != len(answers):
+        raise ValueError(f"{len(prompts)} prompts for {len(answers)} answers: give one prompt for each answer")
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        by_prompt.setdefault(tuple(prompt), []).append(index)
+    return [
+        Group(prompt, tuple(tuple(answers[i]) for i in part), tuple(part))
+        for prompt, indices in by_prompt.items()
+        for part in _parts(len(prompt), [(i, len(answers[i])) for i in indices])
+    ]
+
+
+def _parts(prompt_length: int, answers: list[tuple[int, int]]) -> Iterator[list[int]]:
+    part: list[int] = []
+    total = prompt_length
+    for index, length in answers:
+        if part and total + length > MAX_ROW_TOKENS:
+            yield part
+            part, total = [], prompt_length
+        part.append(index)
+        total += length
+    if part:
+        yield part
+
+
+def micro_batches(groups: Sequence[Group], max_tokens: int) -> list[list[Group]]:
+    """Groups of like length together, each batch at most `max_tokens` with padding (one group at least)."""
+    batches: list[list[Group]] = []
+    for group in sorted(groups, key=lambda g: (-g.n_tokens, g.indices)):
+        if batches and batches[-1][0].n_tokens * (len(batches[-1]) + 1) <= max_tokens:
+            batches[-1].append(group)
+        else:
+            batches.append([group])
+    return batches
+
+
+def pack(groups: Sequence[Group], *, pad_id: int, device: torch.device) -> Packed:
+    """Lay out groups as rows, right-padded. Every prompt and answer needs one token at least."""
+    length = max(g.n_tokens for g in groups)
+    n_answers = sum(len(g.answers) for g in groups)
+    longest = max(len(a) for g in groups for a in g.answers)
+    tokens = torch.full((len(groups), length), pad_id)
+    positions = torch.zeros((len(groups), length), dtype=torch.long)
+    segments = torch.full((len(groups), length), PADDING)
+    mask = torch.zeros((n_answers, longest), dtype=torch.bool)
+    sources = torch.zeros((n_answers, longest), dtype=torch.long)
+    places = torch.zeros((n_answers, longest), dtype=torch.long)
+    n = 0
+    for row, group in enumerate(groups):
+        end = len(group.prompt)
+        tokens[row, :end] = torch.tensor(group.prompt)
+        positions[row, :end] = torch.arange(end)
+        segments[row, :end] = PROMPT
+        last_of_prompt = row * length + end - 1
+        for number, answer in enumerate(group.answers, start=1):
+            start, end = end, end + len(answer)
+            tokens[row, start:end] = torch.tensor(answer)
+            positions[row, start:end] = torch.arange(len(group.prompt), len(group.prompt) + len(answer))
+            segments[row, start:end] = number
+            flat = torch.arange(row * length + start, row * length + end)
+            mask[n, : len(answer)] = True
+            places[n, : len(answer)] = flat
+            sources[n, : len(answer)] = torch.cat([torch.tensor([last_of_prompt]), flat[:-1]])
+            n += 1
+    indices = torch.tensor([i for g in groups for i in g.indices])
+    parts = (tokens, positions, _attend(segments), indices, mask, sources, places)
+    return Packed(*(part.to(device) for part in parts))
+
+
+def _attend(segments_RL: Tensor) -> Tensor:
+    """Who looks at whom: backwards, at the prompt and the own segment; padding at itself, to stay finite."""
+    length = segments_RL.shape[1]
+    query, key = segments_RL[:, :, None], segments_RL[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    visible = ((key == query) | (key == PROMPT)) & (query != PADDING) & (key != PADDING)
+    return (visible & causal) | torch.eye(length, dtype=torch.bool)

@@ -1,0 +1,214 @@
+"""Answers drawn from a policy, with all that PPO needs of them, and one look at them by the frozen base.
+
+Implemented: left-padded prompts with positions from the mask; one temperature, no top-k, no top-p; log-probs and values
+kept from decoding; a prompt is read once for all its answers; an answer stops at its first EOS and leaves the batch;
+inverse-CDF sampling from uniforms drawn up front, so that a seed gives the same answers on CPU and GPU up to rounding.
+
+Shapes: P prompts, G answers to each, N = P * G, T new tokens at most, L longest prompt, F features.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.core.losses import selected_log_probs
+from trainer.core.models import LanguageModel, Policy
+from trainer.core.packing import Packed, group_answers, micro_batches, pack
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How answers are drawn. The gateway should use the same temperature, or what is learned is not what is served."""
+
+    max_new_tokens: int = 32
+    temperature: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature <= 0:
+            raise ValueError("max_new_tokens and temperature must be above zero")
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """N sampled answers. Tokens beyond `mask_NT` are padding; an EOS that was drawn is under the mask."""
+
+    prompts: tuple[Tokens, ...]
+    """One prompt for each answer (length N)."""
+    tokens_NT: Tensor
+    mask_NT: Tensor
+    log_probs_NT: Tensor
+    values_NT: Tensor
+    entropies_NT: Tensor
+    finished_N: Tensor
+    """Whether EOS was drawn before the token limit."""
+
+    def answers(self) -> list[Tokens]:
+        """Real tokens of each answer, EOS included."""
+        lengths = self.mask_NT.sum(1).tolist()
+        return [tuple(row[:n]) for row, n in zip(self.tokens_NT.tolist(), lengths, strict=True)]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the frozen base says of answers: log-probs N,T (0 beyond the answer) and reward features N,F."""
+
+    log_probs_NT: Tensor
+    features_NF: Tensor
+
+
+@torch.no_grad()
+def sample(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    answers_per_prompt: int,
+    config: SamplingConfig,
+    generator: torch.Generator,
+) -> Rollouts:
+    """Draw `answers_per_prompt` answers to each prompt; answers to one prompt stand together.
+
+    `generator` lives on the CPU. The policy is used as it is: go into `policy.reference()` to sample the base.
+    """
+    lm, n_answers = policy.lm, len(prompts) * answers_per_prompt
+    uniforms_NT = torch.rand(n_answers, config.max_new_tokens, generator=generator).to(lm.device)
+    decoding = _Decoding.start(lm, prompts, answers_per_prompt)
+    shape = uniforms_NT.shape
+    tokens = torch.full(shape, lm.pad_id, device=lm.device)
+    mask = torch.zeros(shape, dtype=torch.bool, device=lm.device)
+    log_probs, values, entropies = (torch.zeros(shape, device=lm.device) for _ in range(3))
+    for t in range(config.max_new_tokens):
+        rows = decoding.alive_A
+        log_probs_AV = torch.log_softmax(lm.logits(decoding.states_AD).float() / config.temperature, dim=-1)
+        probs_AV = log_probs_AV.exp()
+        tokens_A = draw(probs_AV, uniforms_NT[rows, t])
+        tokens[rows, t] = tokens_A
+        mask[rows, t] = True
+        log_probs[rows, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
+        entropies[rows, t] = -torch.einsum("av,av->a", probs_AV, log_probs_AV)
+        values[rows, t] = policy.values(decoding.states_AD)
+        going_A = tokens_A != lm.eos_id
+        if t + 1 == config.max_new_tokens or not bool(going_A.any()):
+            break
+        decoding.advance(tokens_A, going_A)
+    finished = ((tokens == lm.eos_id) & mask).any(1)
+    repeated = tuple(tuple(p) for p in prompts for _ in range(answers_per_prompt))
+    return Rollouts(repeated, tokens, mask, log_probs, values, entropies, finished)
+
+
+def draw(probs_AV: Tensor, uniforms_A: Tensor) -> Tensor:
+    """Inverse-CDF sampling: the first token whose cumulative probability exceeds the uniform number."""
+    cumulative = probs_AV.cumsum(-1)
+    wanted = (uniforms_A * cumulative[:, -1])[:, None]
+    return torch.searchsorted(cumulative, wanted, right=True).squeeze(1).clamp_(max=probs_AV.shape[1] - 1)
+
+
+class _Decoding:
+    """The batch in flight: A answers that are not finished, their cache and their newest states."""
+
+    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int) -> None:
+        longest = max(len(p) for p in prompts)
+        padded = [[lm.pad_id] * (longest - len(p)) + list(p) for p in prompts]
+        real = [[False] * (longest - len(p)) + [True] * len(p) for p in prompts]
+        attend_PL = torch.tensor(real, device=lm.device)
+        self.lm = lm
+        self.cache = lm.new_cache()
+        states_PD = lm.states(
+            torch.tensor(padded, device=lm.device),
+            positions_BT=(attend_PL.long().cumsum(1) - 1).clamp(min=0),
+            attend=attend_PL,
+            cache=self.cache,
+        )[-1][:, -1]
+        self.cache.batch_repeat_interleave(answers_per_prompt)
+        self.states_AD = states_PD.repeat_interleave(answers_per_prompt, 0)
+        self.attend_AS = attend_PL.repeat_interleave(answers_per_prompt, 0)
+        self.positions_A = self.attend_AS.sum(1)
+        self.alive_A = torch.arange(len(self.attend_AS), device=lm.device)
+
+    @classmethod
+    def start(cls, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int) -> "_Decoding":
+        if not prompts or any(len(p) == 0 for p in prompts):
+            raise ValueError("give at least one prompt, each of at least one token")
+        return cls(lm, prompts, answers_per_prompt)
+
+    def advance(self, tokens_A: Tensor, going_A: Tensor) -> None:
+        """Drop what is finished and read one token more of the others."""
+        if not bool(going_A.all()):
+            keep = going_A.nonzero().squeeze(1)
+            self.cache.batch_select_indices(keep)
+            tokens_A, self.alive_A = tokens_A[keep], self.alive_A[keep]
+            self.attend_AS, self.positions_A = self.attend_AS[keep], self.positions_A[keep]
+        self.attend_AS = torch.cat([self.attend_AS, self.attend_AS.new_ones(len(tokens_A), 1)], dim=1)
+        self.states_AD = self.lm.states(
+            tokens_A[:, None], positions_BT=self.positions_A[:, None], attend=self.attend_AS, cache=self.cache
+        )[-1][:, -1]
+        self.positions_A = self.positions_A + 1
+
+
+def feature_layer(n_layers: int) -> int:
+    """The layer whose mean state the reward model reads: two thirds up, where wording is plain to a linear head."""
+    return max(1, round(n_layers * 2 / 3))
+
+
+@torch.no_grad()
+def look(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    max_tokens: int = 1024,
+    progress: Callable[[int, int], None] | None = None,
+) -> Looked:
+    """One forward pass of the frozen base over answers: reference log-probs and reward features.
+
+    `answers` are aligned with `prompts` and end with EOS if it was drawn. Features leave EOS out, so that an answer
+    read from a table and one cut at the token limit are seen alike.
+    """
+    weight_VD = lm.head_weight()
+    longest = max(len(a) for a in answers)
+    log_probs = torch.zeros(len(answers), longest, device=lm.device)
+    features: list[Tensor] = []
+    order: list[Tensor] = []
+    done = 0
+    layers = (feature_layer(lm.n_layers),)
+    with lm.reference():
+        for batch in micro_batches(group_answers(prompts, answers), max_tokens):
+            packed = pack(batch, pad_id=lm.pad_id, device=lm.device)
+            states = lm.states(
+                packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, layers=layers
+            )
+            flat = [s.flatten(0, 1) for s in states]
+            at = packed.mask_NT
+            chosen = packed.tokens_RL.flatten()[packed.places_NT[at]]
+            found = selected_log_probs(flat[-1][packed.sources_NT[at]], weight_VD, chosen, temperature)
+            rows = torch.zeros(at.shape, device=lm.device)
+            rows[at] = found.log_probs
+            log_probs[packed.indices_N, : at.shape[1]] = rows
+            features.append(_features(flat, packed, lm.eos_id))
+            order.append(packed.indices_N)
+            done += len(packed.indices_N)
+            if progress is not None:
+                progress(done, len(answers))
+    stacked = torch.cat(features)
+    result = torch.empty_like(stacked)
+    result[torch.cat(order)] = stacked
+    return Looked(log_probs, result)
+
+
+def _features(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:
+    """The mean state of the middle layer and the last state of the final one, N x 2D, over tokens but EOS.
+
+    The mean tells which words were used, the last state how the answer ends. An empty answer's are those of its EOS.
+    """
+    middle, final = flat
+    tokens_NT = packed.tokens_RL.flatten()[packed.places_NT]
+    content = packed.mask_NT & (tokens_NT != eos_id)
+    content[:, 0] |= ~content.any(1)
+    weights = content.float()
+    rows = torch.arange(len(weights), device=weights.device)
+    last_N = (weights * torch.arange(1, content.shape[1] + 1, device=weights.device)).argmax(1)
+    mean_ND = (middle[packed.places_NT].float() * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+    return torch.cat([mean_ND, final[packed.places_NT[rows, last_N]].float()], dim=1)
