@@ -25,7 +25,7 @@ from schemas.feedback import THUMBS, Feedback
 from schemas.outputs import Output
 from streams.adapters.faust_log import broker_urls, credentials, resting_transport
 from streams.adapters.lake import open_table
-from streams.adapters.log import wait_for_log
+from streams.adapters.log import Sparingly, wait_for_log
 from streams.core.indicators import Matcher, Recent, Thumb, Windows
 from streams.metrics import Metrics
 from streams.settings import StreamSettings
@@ -78,6 +78,8 @@ def run(settings: StreamSettings, metrics: Metrics, stop: threading.Event) -> No
     """Run the app until SIGTERM or SIGINT; raises `BrokerUnavailable` where it could not start."""
     for chatty in ("faust", "mode", "aiokafka", "streams.adapters.faust_log"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    for complaining in ("", ".consumer.fetcher", ".consumer.group_coordinator", ".producer.sender"):
+        logging.getLogger(f"aiokafka{complaining}").addFilter(Sparingly())
     wait_for_log(settings.kafka, stop)
     asyncio.run(_run(settings, metrics, stop))
 

@@ -18,6 +18,7 @@ from schemas.feedback import Feedback
 from schemas.labels import Label
 from schemas.outputs import Output
 from schemas.topics import Topic
+from streams.adapters.dead_letters import source
 from streams.adapters.lake import LakeTable, Move
 from streams.core.aggregation import Given, Said
 from streams.core.pairing import Cast
@@ -46,7 +47,7 @@ def watermark(topic: str, partition: int) -> str:
 def read(
     target: LakeTable, sources: Sequence[LakeTable], *, limit: int, not_beyond: Mapping[str, int | None] | None = None
 ) -> Increment:
-    """The rows of the bronze `sources` that `target` has not consumed, at most `limit` for each partition.
+    """The rows of the bronze `sources` that `target` has not consumed, at most about `limit` for each partition.
 
     `not_beyond` gives upper bounds by application id (None: nothing yet), for a table that is derived from a table
     that consumes the same topics.
@@ -54,32 +55,46 @@ def read(
     found = Increment()
     for bronze in sources:
         assert bronze.table.topic is not None
-        topic, parts = bronze.table.topic.name, list[pl.DataFrame]()
-        for partition in bronze.partitions():
-            app = watermark(topic, partition)
-            held = target.position(app)
-            rows = _between(bronze, partition, held or 0, _bound(app, not_beyond), limit)
-            if rows.height:
-                parts.append(rows)
-                found.moves[app] = Move(held, int(rows.get_column("kafka_offset")[-1]) + 1)
-                found.full = found.full or rows.height == limit
-        if parts:
+        topic = bronze.table.topic.name
+        parts = [_consume(found, target, bronze, p, limit=limit, bounds=not_beyond) for p in bronze.partitions()]
+        if any(rows.height for rows in parts):
             found.frames[topic] = pl.concat(parts)
     return found
 
 
-def _bound(app: str, not_beyond: Mapping[str, int | None] | None) -> int | None:
-    """The offset before which rows may be read; None where there is no bound."""
-    if not_beyond is None or app not in not_beyond:
-        return None
-    return not_beyond[app] or 0
+def _consume(
+    found: Increment,
+    target: LakeTable,
+    bronze: LakeTable,
+    partition: int,
+    *,
+    limit: int,
+    bounds: Mapping[str, int | None] | None,
+) -> pl.DataFrame:
+    """The next rows of one partition. `found` learns how far the target is with them.
 
-
-def _between(bronze: LakeTable, partition: int, low: int, high: int | None, limit: int) -> pl.DataFrame:
-    if high is not None and high <= low:
+    Bronze's own position says how far a partition has been taken: what is below it and not in the table was no
+    event, or a repeat. So the watermark moves over gaps, and a partition at rest costs no read at all.
+    """
+    assert bronze.table.topic is not None
+    topic = bronze.table.topic.name
+    app = watermark(topic, partition)
+    held = target.position(app)
+    low, high = held or 0, bronze.position(source(topic, partition)) or 0
+    if bounds is not None and app in bounds:
+        high = min(high, bounds[app] or 0)
+    if low >= high:
         return bronze.empty()
-    rows = bronze.rows_from(partition, low, limit=limit)
-    return rows if high is None else rows.filter(pl.col("kafka_offset") < high)
+    end = min(low + limit, high)
+    rows = bronze.rows_between(partition, low, end)
+    if rows.is_empty() and end < high:
+        # A long gap, as where the log no longer held its beginning: go on at the next row.
+        first = bronze.first_offset(partition, end)
+        end = high if first is None else min(first + limit, high)
+        rows = bronze.rows_between(partition, low, end)
+    found.moves[app] = Move(held, end)
+    found.full = found.full or end < high
+    return rows
 
 
 def models(kind: type[M], frame: pl.DataFrame) -> list[M]:

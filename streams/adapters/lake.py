@@ -148,11 +148,17 @@ class LakeTable:
         """Every row that was ever appended."""
         return self.scan(self.files())
 
-    def rows_from(self, partition: int, offset: int, *, limit: int) -> pl.DataFrame:
-        """The first rows of a topic's partition at or after a Kafka offset, in order of offset."""
-        files = self.files({"kafka_partition": (partition, partition), "kafka_offset": (offset, None)})
-        wanted = (pl.col("kafka_partition") == partition) & (pl.col("kafka_offset") >= offset)
-        return self.scan(files).filter(wanted).sort("kafka_offset").head(limit).collect()
+    def rows_between(self, partition: int, low: int, high: int) -> pl.DataFrame:
+        """The rows of a topic's partition with Kafka offsets in [low, high), in order of offset."""
+        files = self.files({"kafka_partition": (partition, partition), "kafka_offset": (low, high - 1)})
+        wanted = (pl.col("kafka_partition") == partition) & pl.col("kafka_offset").is_between(low, high, closed="left")
+        return self.scan(files).filter(wanted).sort("kafka_offset").collect()
+
+    def first_offset(self, partition: int, low: int) -> int | None:
+        """The lowest Kafka offset of a partition's rows at or after `low`; None where there is none."""
+        files = self.files({"kafka_partition": (partition, partition), "kafka_offset": (low, None)})
+        wanted = (pl.col("kafka_partition") == partition) & (pl.col("kafka_offset") >= low)
+        return self.scan(files).filter(wanted).select(pl.col("kafka_offset").min()).collect().item()
 
     def rows_by(self, column: str, values: Iterable[str]) -> pl.DataFrame:
         """The rows whose `column` is one of `values`.

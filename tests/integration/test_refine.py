@@ -231,6 +231,17 @@ def test_increments_come_to_the_same_rows_as_a_rebuild_at_once(broker: str, tmp_
     assert len(_derived(whole)["preferences"]) > 10
 
 
+def test_offsets_that_hold_no_event_are_passed_over(kit: Kit, tmp_path: Path) -> None:
+    """A log that no longer held its beginning, and a dead letter behind the last event."""
+    (one,) = asked(tmp_path, 1)
+    outputs = kit.table(tables.OUTPUTS)
+    row = tables.event_row(event(one), partition=0, offset=50_000, ingested_at=NOON)
+    outputs.append(outputs.arrow([row]), {source(topics.OUTPUTS.name, 0): Move(None, 50_002)})
+    rounds(kit.refine(refine_rows=10))
+    assert kit.latest(tables.RESPONSES).height == 1
+    assert kit.table(tables.RESPONSES).position(f"refine/{topics.OUTPUTS.name}/0") == 50_002
+
+
 class Killed(BaseException):
     """Stands for kill -9: nothing of ours catches it."""
 

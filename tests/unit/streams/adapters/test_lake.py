@@ -83,7 +83,8 @@ def test_rows_are_found_behind_a_watermark_by_id_and_by_age(tmp_path: Path) -> N
     put(table, 0, 3, expected=None)
     put(table, 3, 6, expected=3)
     assert table.partitions() == [0]
-    assert table.rows_from(0, 2, limit=3).get_column("kafka_offset").to_list() == [2, 3, 4]
+    assert table.rows_between(0, 2, 5).get_column("kafka_offset").to_list() == [2, 3, 4]
+    assert (table.first_offset(0, 4), table.first_offset(0, 6), table.first_offset(1, 0)) == (4, None, None)
     assert table.newest_event_ids(0, limit=2) == ["event-0-4", "event-0-5"]
     wanted = table.all().collect().filter(kafka_offset=4).get_column("response_id").to_list()
     assert table.rows_by("response_id", wanted).get_column("kafka_offset").to_list() == [4]
@@ -92,7 +93,7 @@ def test_rows_are_found_behind_a_watermark_by_id_and_by_age(tmp_path: Path) -> N
 
 def test_an_empty_table_can_be_read(tmp_path: Path) -> None:
     table = open_table(tmp_path, tables.FEEDBACK)
-    assert (table.partitions(), table.rows_from(0, 0, limit=5).height, latest(table).height) == ([], 0, 0)
+    assert (table.partitions(), table.rows_between(0, 0, 5).height, latest(table).height) == ([], 0, 0)
     assert table.rows_by("response_id", ["x"]).height == 0
     assert table.newest_event_ids(0, limit=5) == []
 
