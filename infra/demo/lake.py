@@ -73,4 +73,3 @@ class Lake:
     def _scan(self, table: Table) -> pl.LazyFrame | None:
         opened = self._open(table)
         return None if opened is None else pl.scan_delta(opened)
-

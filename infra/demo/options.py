@@ -57,6 +57,8 @@ class Tuning:
     """Answers seen before the first thumb: users learn what to expect (see `users.scale_of`)."""
     closing_answers: int
     """Answers of the last version, after the last cycle: without them it would have no preference rate."""
+    trickle: float
+    """Visits in a second while a cycle trains: the cores are the trainer's then."""
     evaluation_samples: int
     """Answers of each version to each held-out prompt."""
     cycle_timeout_seconds: float
@@ -71,6 +73,7 @@ SMOLLM2 = Tuning(
     concurrency=12,
     first_thumbs_after=40,
     closing_answers=100,
+    trickle=1.0,
     evaluation_samples=2,
     cycle_timeout_seconds=1200,
     environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "300"},
@@ -83,6 +86,7 @@ TINY = Tuning(
     concurrency=16,
     first_thumbs_after=40,
     closing_answers=120,
+    trickle=4.0,
     evaluation_samples=4,
     cycle_timeout_seconds=300,
     environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "300"},

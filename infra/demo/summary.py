@@ -19,6 +19,8 @@ from schemas.feedback import FeedbackKind
 from schemas.versions import ModelVersion
 
 FILE = "summary.json"
+BRONZE = ("outputs", "feedback", "labels")
+"""The tables of events that users and labelers send."""
 BUCKET_SECONDS = 15
 METHOD = {
     "win_rate": "share of (answer of the version, answer of the base) pairs to one held-out prompt in which the "
@@ -81,7 +83,7 @@ def build(outcome: Outcome) -> dict[str, Any]:
         "versions": versions,
         "events": {
             "sent": ledger.answers + len(ledger.acknowledged) + outcome.labels,
-            "in_tables": sum(outcome.tables.get(name, 0) for name in ("outputs", "feedback", "labels")),
+            "in_tables": sum(outcome.tables.get(name, 0) for name in BRONZE),
             "dead_letters": sum(outcome.dead_letters.values()),
             "dead_letters_by_reason": dict(outcome.dead_letters),
             "bad_on_purpose": ledger.bad_on_purpose,

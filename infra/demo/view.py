@@ -11,6 +11,8 @@ from infra.demo.state import CycleView, DemoState, Rate, Said
 from schemas.cycles import CycleStatus, Stage
 
 BAR = 28
+_FIXED_LINES = 20
+"""Lines of a frame without those of its versions and answers: header, and panels with their frames."""
 STAGES = {
     Stage.PIN: "pin tables",
     Stage.REWARD_MODEL: "reward model",
@@ -23,15 +25,19 @@ ENDED = {CycleStatus.FINISHED: "finished", CycleStatus.REFUSED: "did not pass it
 UP, DOWN, DIM, LIVE = "green", "red", "bright_black", "bold cyan"
 
 
-def render(state: DemoState) -> RenderableType:
-    """One frame: the loop from left to right and from top to bottom, as an event travels."""
+def render(state: DemoState, *, height: int = 100) -> RenderableType:
+    """One frame: the loop from left to right and from top to bottom, as an event travels.
+
+    On a screen of few lines the last answers are the first to be left out.
+    """
+    room = height - _FIXED_LINES - len(state.rates or (1,)) - len(state.versions or (1,))
     return Group(
         _header(state),
         _beside(_events(state), _tables(state)),
         _thumbs(state),
         _cycle(state),
         _versions(state),
-        _answers(state.said),
+        *([_answers(state.said[:room])] if room > 0 else []),
     )
 
 

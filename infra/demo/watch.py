@@ -49,6 +49,10 @@ class Watcher:
         finally:
             consumer.close()
 
+    def counts(self) -> dict[str, int]:
+        """The rows of the tables, now."""
+        return {name: self._lake.rows(name) for name in COUNTED_TABLES}
+
     def _follow(self, consumer: Consumer, parts: list[TopicPartition], stop: threading.Event) -> None:
         counted = 0.0
         while not stop.is_set():
@@ -81,7 +85,7 @@ class Watcher:
         self.seen = Seen(progress, self.seen.topics, self.seen.tables)
 
     def _count(self, consumer: Consumer) -> None:
-        tables = {name: self._lake.rows(name) for name in COUNTED_TABLES}
+        tables = self.counts()
         try:
             counts = {t.payload.schema_name: _events(consumer, t) for t in COUNTED_TOPICS}
         except KafkaException:
