@@ -43,7 +43,7 @@ class StreamSettings(BaseSettings):
     retry_seconds: Seconds = 1.0
     dedupe_window: Annotated[int, Field(ge=0)] = 100_000
     refine_seconds: Seconds = 1.0
-    refine_rows: Annotated[int, Field(ge=1)] = 2_000
+    refine_rows: Annotated[int, Field(ge=1)] = 1_000
     orphan_after_seconds: Seconds = 600.0
     selection: SelectionSettings = SelectionSettings()
     compact_every_commits: Annotated[int, Field(ge=2)] = 100
