@@ -40,11 +40,12 @@ class GatewaySettings(_Settings):
     host: str = "127.0.0.1"
     port: Port = 8000
     """0 takes a free port; the log says which."""
-    device: str = "cpu"
+    device: str = "auto"
+    """As torch names it; `auto` takes CUDA if there is one."""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     """`auto`: bfloat16 where the device multiplies it in hardware, else float32 (six times as fast there)."""
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Torch threads. On a machine shared with other processes one is fastest."""
+    threads: Annotated[int, Field(ge=0, le=256)] = 1
+    """Torch threads; 0 leaves it to torch. On a machine shared with other processes one is fastest."""
 
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 16
     """Answers that are generated at the same time, all versions together."""

@@ -66,6 +66,8 @@ class BaseModel:
 
 def load_base_model(path_or_id: str, *, dtype: str, device: str, max_context_tokens: int) -> BaseModel:
     """The model in a folder (or of a Hugging Face id); raises `ModelError`."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     disable_progress_bar()  # stderr holds one JSON object a line
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)

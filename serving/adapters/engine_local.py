@@ -156,7 +156,8 @@ class LocalEngine:
     # Everything below runs on the decoding thread.
 
     def _run(self) -> None:
-        torch.set_num_threads(self._limits.threads)
+        if self._limits.threads:
+            torch.set_num_threads(self._limits.threads)
         while self._wait_for_work():
             self._take_arrivals()
             self._drop_cancelled()
