@@ -33,7 +33,9 @@ def describe(data: Data = None, bootstrap_servers: Bootstrap = None) -> None:
 
     place = locate(data, bootstrap_servers)
     found = describe_topics(place.kafka)
-    grid = table("topic", "partitions", "offsets", "events", "kept", right=("partitions", "offsets", "events"))
+    grid = table(
+        "topic", "parts", "offsets", "events", "kept", right=("parts", "offsets", "events"), whole=("topic", "kept")
+    )
     for topic in found:
         offsets = f"{topic.end_offset - topic.events:,} - {topic.end_offset:,}" if topic.end_offset else "-"
         grid.add_row(topic.name, str(topic.partitions), offsets, f"{topic.events:,}", kept(topic.settings))
@@ -44,9 +46,9 @@ def describe(data: Data = None, bootstrap_servers: Bootstrap = None) -> None:
 
 
 def kept(settings: dict[str, str]) -> str:
-    """Retention in words: `7 days, 1.0 GiB a partition`, or `compacted`."""
+    """Retention in words: `7 d, 1 GiB a part`, or `compacted`."""
     if settings.get("cleanup.policy") == "compact":
         return "compacted"
     days = int(settings["retention.ms"]) / 86_400_000
     size = int(settings["retention.bytes"]) / (1 << 30)
-    return f"{days:g} days, {size:g} GiB a partition"
+    return f"{days:g} d, {size:g} GiB a part"

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,7 @@ def up(
 
       thumbwheel up --bootstrap-servers kafka-1:9092        (your Kafka instead of the embedded broker)
     """
+    from infra.cli.errors import shown
     from infra.cli.terminal import err
     from infra.local.stack import LocalStack, StackOptions
 
@@ -62,9 +64,10 @@ def up(
             _watch(stack)
         finally:
             with undisturbed():
-                err().print("stopping")
+                if stack.running:
+                    err().print("stopping")
                 stack.stop()
-    err().print("stopped; the state is kept in " + _shown(stack))
+    err().print(f"stopped; the state is kept in {shown(stack.data)}")
 
 
 @contextlib.contextmanager
@@ -97,6 +100,7 @@ def _greet(stack: "LocalStack") -> None:
     from infra.cli.terminal import out
 
     url = stack.gateway_url
+    place = "" if stack.data == Path(".thumbwheel").resolve() else f" --data {shown(stack.data)}"
     own = "" if stack.options.kafka else " (embedded)"
     out().print(
         f"""
@@ -107,12 +111,13 @@ def _greet(stack: "LocalStack") -> None:
   state     {shown(stack.data)}   logs in {shown(stack.logs)}
 
 [bold]Ask, and rate the answer by its id:[/]
-  curl -s {url}/v1/chat/completions -H 'content-type: application/json' \\\\
+  curl -s {url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"model": "thumbwheel", "messages": [{{"role": "user", "content": "Where is my parcel?"}}]}}'
-  curl -s {url}/v1/feedback -H 'content-type: application/json' \\\\
+  curl -s {url}/v1/feedback -H 'content-type: application/json' \\
     -d '{{"response_id": "chatcmpl-...", "kind": "thumbs_up"}}'
 
-[bold]In another terminal:[/] thumbwheel versions list | label | train --now | doctor
+[bold]In another terminal:[/]
+  thumbwheel versions list{place}        also: label, train --now, topics describe, doctor
 """
     )
 
@@ -143,9 +148,3 @@ def changes(before: "dict[str, Status]", now: "dict[str, Status]") -> list[str]:
         elif old.running and not status.running:
             lines.append(f"[yellow]{name}[/] ended with code {status.exit_code}; its log: {status.log}")
     return lines
-
-
-def _shown(stack: "LocalStack") -> str:
-    from infra.cli.errors import shown
-
-    return shown(stack.data)

@@ -37,7 +37,8 @@ def list_versions(
     if not board.standings:
         err().print("no versions yet: the rollout controller registers `base` when it starts (`thumbwheel up`)")
         return
-    grid = table("version", "state", "since", "parent", "win rate", "KL", "gates", "reason", right=("win rate", "KL"))
+    columns = ("version", "state", "since", "parent", "win rate", "KL", "gates", "reason")
+    grid = table(*columns, right=("win rate", "KL"), whole=("version", "state", "since", "gates"))
     serving = board.live()
     for standing in board.standings.values():
         grid.add_row(*_row(standing, serves=serving is not None and standing.event.version == serving.version))
@@ -154,7 +155,7 @@ def _row(standing: "Standing", *, serves: bool) -> "tuple[str | Text, ...]":
     passed = sum(g.passed for g in event.gates)
     return (
         f"[bold]{event.version}[/]",
-        _state(event.state) + (" [green]<- serves[/]" if serves else ""),
+        _state(event.state) + (" [green](serves)[/]" if serves else ""),
         _moment(standing.since),
         event.parent or "",
         f"{event.win_rate:.0%}" if event.win_rate is not None else "",

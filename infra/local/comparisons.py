@@ -75,14 +75,15 @@ def _label(row: dict[str, Any], prompt: tuple[ChatMessage, ...], *, chosen: str,
     if chosen == rejected:
         raise BadRow("chosen and rejected are the same text")
     about = prompt_id(prompt)
-    task = content_id("task", about, *sorted((chosen, rejected)))
-    # A labeler's side must say nothing, and it must be the same in every replay: by a bit of the task's hash.
-    chosen_is_left = int(task[-1], 16) % 2 == 0
-    left, right = (chosen, rejected) if chosen_is_left else (rejected, chosen)
+    left, right = sorted((chosen, rejected))
+    task = content_id("task", about, left, right)
+    # The side must say nothing of the verdict, and be the same in every replay: by a bit of the task's hash.
+    if int(task[-1], 16) % 2:
+        left, right = right, left
     return Label(
         task_id=task,
         labeler_id=row.get("labeler_id") or labeler,
-        verdict=Verdict.LEFT if chosen_is_left else Verdict.RIGHT,
+        verdict=Verdict.LEFT if left == chosen else Verdict.RIGHT,
         prompt_id=about,
         prompt=prompt,
         left=Candidate(completion=left),

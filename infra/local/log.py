@@ -22,15 +22,16 @@ MAX_WAITING = 5_000
 class Publisher:
     """One producer; `acknowledged` counts the events that the broker has."""
 
-    def __init__(self, kafka: KafkaConnection, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, kafka: KafkaConnection, *, timeout: float | None = None) -> None:
         self.acknowledged = 0
-        self._servers, self._timeout = kafka.bootstrap_servers, timeout
+        self._servers = kafka.bootstrap_servers
+        self._timeout = TIMEOUT_SECONDS if timeout is None else timeout
         self._failure: str | None = None
         options = {
             "acks": "all",
             "enable.idempotence": "true",
             "linger.ms": "5",
-            "message.timeout.ms": str(int(timeout * 1000)),
+            "message.timeout.ms": str(int(self._timeout * 1000)),
             "log_level": "0",
         }
         self._producer = Producer(dict(kafka.client_config()) | options)

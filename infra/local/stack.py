@@ -88,6 +88,11 @@ class LocalStack:
         """The folder of the processes' logs."""
         return self.data / "logs"
 
+    @property
+    def running(self) -> bool:
+        """Whether any process was started and not yet stopped."""
+        return self._broker is not None or self._supervisor is not None
+
     def start(self) -> Self:
         """Start everything; returns when all processes run (not yet ready: see `wait_until_ready`)."""
         try:

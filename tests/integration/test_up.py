@@ -1,0 +1,154 @@
+"""`thumbwheel up` as its user runs it: a process in a terminal, ended by Ctrl-C."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.state import StackState, running_stack
+
+PATIENCE_SECONDS = 120.0
+THUMBWHEEL = [sys.executable, "-c", "from infra.cli import main; main()"]
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"it did not come to pass: {what}"
+        time.sleep(0.1)
+
+
+def start(data: Path, model: Path) -> subprocess.Popen[str]:
+    command = [*THUMBWHEEL, "up", "--model", str(model), "--port", "0", "--data", str(data)]
+    # A group of its own, as a shell gives it: the test's Ctrl-C is for it alone.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
+    assert process.stdout is not None
+    lines = list[str]()
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    raise AssertionError("".join(lines))
+
+
+@dataclass(frozen=True)
+class Up:
+    process: subprocess.Popen[str]
+    state: StackState
+    data: Path
+    greeting: str
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Up]:
+    data = tmp_path_factory.mktemp("up") / "state"
+    process = start(data, tiny_model)
+    try:
+        greeting = read_until(process, r"also: label")
+        state = running_stack(data)
+        assert state is not None
+        yield Up(process, state, data, "".join(greeting))
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def test_the_greeting_says_where_everything_is(up: Up) -> None:
+    assert up.state.gateway_url in up.greeting
+    assert up.state.bootstrap_servers in up.greeting
+    assert "curl" in up.greeting
+    with urllib.request.urlopen(f"{up.state.gateway_url}/readyz", timeout=10) as answer:
+        assert answer.status == 200
+
+
+def test_all_processes_run_and_the_state_names_them(up: Up) -> None:
+    wait_until(lambda: set(pids(up)) == {"broker", *SERVICES} and all(pids(up).values()), "all are named")
+    assert set(pids(up).values()) <= {child.pid for child in up.children()}
+
+
+SERVICES = ("ingest", "refine", "agents", "gateway", "rollout", "trainer")
+
+
+def pids(up: Up) -> dict[str, int | None]:
+    state = running_stack(up.data)
+    assert state is not None
+    return state.pids
+
+
+def test_other_commands_find_the_stack_by_its_folder(up: Up) -> None:
+    command = [*THUMBWHEEL, "versions", "list", "--data", str(up.data)]
+
+    def listed() -> str:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    wait_until(lambda: re.search(r"base .*live", listed()) is not None, "base is live")
+
+
+def test_a_second_one_on_the_same_folder_is_refused_and_told_who_has_it(up: Up, tiny_model: Path) -> None:
+    second = start(up.data, tiny_model)
+    told, _ = second.communicate(timeout=PATIENCE_SECONDS)
+    assert second.returncode == 1
+    assert f"is in use by another thumbwheel (process {up.process.pid})" in told
+    assert running_stack(up.data) is not None
+
+
+def test_a_port_in_use_is_one_clear_line(up: Up, tmp_path: Path, tiny_model: Path) -> None:
+    port = up.state.gateway_url.rpartition(":")[2]
+    command = [*THUMBWHEEL, "up", "--model", str(tiny_model), "--port", port, "--data", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        f"error: port {port} is in use; stop what listens there, or choose another by --port"
+    )
+
+
+def test_a_killed_service_comes_back_under_another_pid(up: Up) -> None:
+    wait_until(lambda: bool(pids(up).get("refine")), "refine runs")
+    first = pids(up)["refine"]
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: pids(up)["refine"] not in (None, first), "refine runs again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_in_order_leaves_no_process_behind_and_starts_again(
+    number: signal.Signals, tmp_path: Path, tiny_model: Path
+) -> None:
+    for _ in range(2):
+        process = start(tmp_path, tiny_model)
+        read_until(process, r"also: label")
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 7
+        os.killpg(process.pid, number)
+        rest, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0, rest
+        assert not [c for c in family if c.is_running()]
+        assert running_stack(tmp_path) is None
+
+
+def test_when_it_is_killed_its_processes_end_too(tmp_path: Path, tiny_model: Path) -> None:
+    process = start(tmp_path, tiny_model)
+    read_until(process, r"also: label")
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    assert not alive
+    assert running_stack(tmp_path) is None
