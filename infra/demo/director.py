@@ -2,8 +2,8 @@
 
     prepare ─► start ─► traffic ◄──► cycle ─► closing ─► drain ─► evaluate ─► report ─► done
       │          │         └── full speed; a trickle while a cycle trains
-      │          │      closing: the last version's first answers     drain: until the tables hold all that was acknowledged
-      └──────────┴─ any step: a service that stays down, cycles that fail, a taste that raises ─► error, with the log to read
+      │          │      closing: the last version's first answers   drain: until the tables hold what was acknowledged
+      └──────────┴─ any step: a service that stays down, cycles that fail, a taste that raises ─► error, and which log
                     Ctrl-C ─► everything is stopped, the folder stays
 
 Beside the director run: the traffic (one task), the labelers and the watcher (a thread each), the screen (one task).
@@ -64,8 +64,14 @@ def main(options: DemoOptions) -> int:
     stack = LocalStack(_stack_options(options, tuning, folder), progress=console.print)
     with _log_to(folder / "logs" / "demo.log"):
         try:
-            with stack:
+            try:
+                stack.start()
                 outcome = asyncio.run(_Director(options, tuning, taste, stack, console).run())
+            finally:
+                # A second Ctrl-C must not leave half of the processes behind.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                stack.stop()
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         except (KeyboardInterrupt, asyncio.CancelledError):
             console.print(f"Interrupted: everything is stopped, and what was collected so far is in\n{folder}")
             return 130
@@ -119,7 +125,7 @@ class _Director:
         await asyncio.to_thread(self._stack.wait_until_ready)
 
     async def _loop(self, group: asyncio.TaskGroup) -> None:
-        """Traffic until all cycles have ended and the last version has given some answers; then until the tables have all."""
+        """Traffic until all cycles have ended and the last version has given some answers; then the tables catch up."""
         stop = asyncio.Event()
         traffic = group.create_task(self._traffic.run(stop))
         try:

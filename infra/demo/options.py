@@ -89,7 +89,8 @@ TINY = Tuning(
     trickle=4.0,
     evaluation_samples=4,
     cycle_timeout_seconds=300,
-    environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "300"},
+    # The tiny model answers fast, and its reward model needs the numbers: with 300 labels its gates are luck.
+    environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "800"},
 )
 
 

@@ -14,12 +14,13 @@ from infra.report.plots import Bar
 from schemas.errors import SettingsError
 
 FILE, SUMMARY = "report.html", "summary.json"
+FIGURES = ("preference", "wins", "accuracy", "iterations", "timeline")
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
+    undefined=jinja2.ChainableUndefined,  # a part that is missing is left out, whole
 )
 
 
@@ -52,7 +53,7 @@ def render(summary: Mapping[str, Any], *, metrics: Mapping[str, Sequence[Mapping
         versions=versions,
         verdict=summary.get("verdict") or {"kind": "inconclusive", "headline": "No verdict.", "sentence": ""},
         events=summary.get("events", {}),
-        figures={name: _figure(svg) for name, svg in _figures(summary, metrics).items()},
+        figures=dict.fromkeys(FIGURES) | {n: _figure(svg) for n, svg in _figures(summary, metrics).items()},
         example_versions=_shown_versions(summary),
         command=command(summary.get("settings", {})),
         clock=lambda s: f"{int(s) // 60} min {int(s) % 60:02d} s",
@@ -72,25 +73,25 @@ def command(settings: Mapping[str, Any]) -> str:
 def _figures(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
     versions = summary.get("versions", [])
     rated = [
-        Bar(v["version"], v["preference_rate"], *v["preference_rate_ci"], _thumbs(v), plots.colour_of(v["version"]))
+        _bar(v, "preference_rate", note=f"{v['thumbs_up'] + v['thumbs_down']:,} rated")
         for v in versions
         if v.get("preference_rate") is not None
     ]
     compared = [
-        Bar(v["version"], v["win_rate_vs_base"], *v["win_rate_ci"], "", plots.colour_of(v["version"]))
+        _bar(v, "win_rate_vs_base", interval="win_rate_ci")
         for v in versions
         if v.get("win_rate_vs_base") is not None and v["version"] != "base"
     ]
     steps = {name: [r for r in rows if "iteration" in r and "kl" in r] for name, rows in metrics.items()}
     steps = {name: rows for name, rows in steps.items() if rows}
-    accuracy = _reward_models(summary, metrics)
+    accuracy = _reward_models(summary.get("cycles", []))
     found: dict[str, str] = {}
     if rated:
         found["preference"] = plots.shares(rated, name="preference", label="thumbs up among rated answers")
     if compared:
         found["wins"] = plots.shares(compared, name="wins", label="wins over the base, by true taste", reference=0.5)
     if accuracy:
-        found["accuracy"] = plots.shares(accuracy, name="accuracy", label="held-out pairs put right", reference=0.5)
+        found["accuracy"] = plots.shares(accuracy, name="accuracy", label="held-out labels put right", reference=0.5)
     if steps:
         found["iterations"] = plots.iterations(steps)
     if summary.get("growth") or summary.get("traffic"):
@@ -98,38 +99,28 @@ def _figures(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[Mapping[
     return found
 
 
-def _thumbs(version: Mapping[str, Any]) -> str:
-    return f"{version['thumbs_up'] + version['thumbs_down']:,} rated"
+def _bar(version: Mapping[str, Any], key: str, *, interval: str | None = None, note: str = "") -> Bar:
+    low, high = version[interval or f"{key}_ci"]
+    return Bar(version["version"], version[key], low, high, note, plots.colour_of(version["version"]))
 
 
-def _reward_models(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Bar]:
-    """Held-out accuracy of each cycle's reward model, and of the rule that the longer answer is the better one."""
+def _reward_models(cycles: Sequence[Mapping[str, Any]]) -> list[Bar]:
+    """Held-out accuracy of each cycle's reward model, and of the rule that the longer answer is the better one.
+
+    On pairs, or on single ratings where there were more of those.
+    """
     bars: list[Bar] = []
-    for cycle in summary.get("cycles", []):
-        name = cycle.get("version") or cycle["cycle_id"]
-        rows = [*metrics.get(name, ()), cycle.get("metrics", {})]
-        known: dict[str, Any] = {}
-        for row in rows:
-            known |= {key: row[key] for key in _ACCURACY if isinstance(row.get(key), int | float)}
-        bars += _accuracy_bars(name, known)
-    return bars
-
-
-_ACCURACY = (
-    "accuracy", "accuracy_low", "accuracy_high", "length_accuracy", "length_accuracy_low", "length_accuracy_high",
-)  # fmt: skip
-
-
-def _accuracy_bars(name: str, known: Mapping[str, float]) -> list[Bar]:
-    bars: list[Bar] = []
-    for prefix, title, colour in (
-        ("accuracy", f"reward model of {name}", plots.colour_of(name)),
-        ("length_accuracy", "longer is better", plots.PALETTE[0]),
-    ):
-        if prefix in known:
-            value = known[prefix]
-            low, high = known.get(f"{prefix}_low", value), known.get(f"{prefix}_high", value)
-            bars.append(Bar(title, value, low, high, "", colour))
+    for cycle in cycles:
+        known, name = cycle.get("metrics") or {}, cycle.get("version") or cycle["cycle_id"]
+        pairs, ratings = known.get("reward_n_pairs", 0), known.get("reward_n_ratings", 0)
+        kind, cases = ("pair", pairs) if pairs >= ratings else ("rating", ratings)
+        for figure, title, colour in (
+            ("accuracy", f"reward model of {name}", plots.colour_of(name)),
+            ("length_baseline", "longer is better", plots.PALETTE[0]),
+        ):
+            value, low, high = (known.get(f"reward_{kind}_{figure}_{part}") for part in ("mean", "low", "high"))
+            if value is not None and low is not None and high is not None:
+                bars.append(Bar(title, value, low, high, f"{cases:,.0f} {kind}s", colour))
     return bars
 
 
@@ -137,9 +128,8 @@ def _shown_versions(summary: Mapping[str, Any]) -> list[str]:
     """Before and after: the base, and the version that serves (or the last one, where the base still does)."""
     known = [v["version"] for v in summary.get("versions", []) if v.get("true_taste_mean") is not None]
     serving = summary.get("serving")
-    after = (
-        serving if serving in known and serving != "base" else next((v for v in reversed(known) if v != "base"), None)
-    )
+    others = [v for v in known if v != "base"]
+    after = serving if serving in others else others[-1] if others else None
     return [v for v in ("base", after) if v is not None and v in known]
 
 

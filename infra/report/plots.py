@@ -7,6 +7,7 @@ So a figure reads well on a light page and on a dark one.
 import io
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,12 @@ class Bar:
     colour: str = PALETTE[0]
 
 
+def _style(salt: str) -> AbstractContextManager[None]:
+    """The style, with ids of the figure's own: several figures share one page."""
+    options: Any = STYLE | {"svg.hashsalt": salt}
+    return mpl.rc_context(options)
+
+
 def colour_of(version: str) -> str:
     """The colour of a version, the same in every figure."""
     digits = version.removeprefix("v")
@@ -62,7 +69,7 @@ def colour_of(version: str) -> str:
 
 def shares(bars: Sequence[Bar], *, name: str, label: str, reference: float | None = None) -> str:
     """Shares one below the other, each a dot with its interval; a dashed line where nothing would have changed."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
+    with _style(name):
         figure = Figure(figsize=(6, 0.9 + 0.5 * len(bars)), layout="constrained")
         axes = figure.subplots()
         for row, bar in enumerate(reversed(bars)):
@@ -92,7 +99,7 @@ def shares(bars: Sequence[Bar], *, name: str, label: str, reference: float | Non
 
 def iterations(cycles: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Reward and KL by PPO iteration, a line for each cycle (its rows have `iteration`, `reward`, `kl`)."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": "iterations"}):
+    with _style("iterations"):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         panels = figure.subplots(1, 2)
         wanted = (("reward", "mean normalized reward"), ("kl", "KL to the base, nats an answer"))
@@ -112,7 +119,7 @@ def iterations(cycles: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def timeline(summary: Mapping[str, Any]) -> str:
     """Events and rows over time; below, who answered how often, with the cycles shaded and promotions marked."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": "timeline"}):
+    with _style("timeline"):
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         growth = summary.get("growth", [])

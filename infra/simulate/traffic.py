@@ -109,20 +109,21 @@ class Traffic:
         if scale is None:
             return self._read(first, None, user)
         if users.asks_again(user, rng):
-            return await self._ask_again(user, first, scale=scale, rng=rng)
+            return await self._ask_again(user, first, rng=rng)
         said = users.react(user, first.taste, scale, rng=rng)
         await self._say(first, user, said)
         await self._correct(first, user, rng)
         return self._read(first, _last_thumb(said), user)
 
-    async def _ask_again(self, user: User, first: Answer, *, scale: Scale, rng: random.Random) -> None:
+    async def _ask_again(self, user: User, first: Answer, *, rng: random.Random) -> None:
         await self._say(first, user, (Reaction(FeedbackKind.REGENERATE),))
         second = await self._ask(user, first.prompt, rng=rng, regenerates=first.response_id)
-        of_first, of_second = users.compare(user, first.taste, second.taste, scale=scale, rng=rng)
-        await self._say(first, user, (of_first,), begin=1)
-        await self._say(second, user, (of_second,))
-        self._read(first, of_first.kind, user)
-        self._read(second, of_second.kind, user)
+        thumbs = users.compare(user, first.taste, second.taste, rng=rng)
+        for answer, thumb in zip((first, second), thumbs or (None, None), strict=True):
+            if thumb is not None:
+                # The first answer has been asked again already, under the number 0.
+                await self._say(answer, user, (thumb,), begin=1)
+            self._read(answer, thumb.kind if thumb else None, user)
 
     async def _ask(self, user: User, prompt: str, *, rng: random.Random, regenerates: str | None = None) -> Answer:
         reply = await self._client.ask(

@@ -15,6 +15,8 @@ from schemas.feedback import FeedbackKind
 
 STRICTNESS = 0.3
 """Standard deviation of the users' personal thresholds, in spreads of the taste."""
+INDIFFERENT = 0.2
+"""How much rarer a thumb is for an answer that is just as good as the usual one: people rate what they notice."""
 REGENERATES, COMMENTS, CORRECTS, MISCLICKS, WITHDRAWS = 0.3, 0.03, 0.05, 0.02, 0.02
 SPAM_CLICKS = (4, 8)
 """The least and the most feedback events that a spammer sends for one answer."""
@@ -110,20 +112,20 @@ def react(user: User, value: float, scale: Scale, *, rng: random.Random) -> tupl
     """What a user says of an answer whose taste is `value`, in order of time; often nothing."""
     if user.kind is not Kind.PERSON:
         return _spam(user, rng)
-    if rng.random() >= user.rates:
+    if rng.random() >= user.rates * (INDIFFERENT if value == scale.middle else 1.0):
         return ()
     return _rate(user, likes(user, value, scale), rng)
 
 
-def compare(user: User, first: float, second: float, *, scale: Scale, rng: random.Random) -> tuple[Reaction, Reaction]:
+def compare(user: User, first: float, second: float, *, rng: random.Random) -> tuple[Reaction, Reaction] | None:
     """The thumbs of a person who asked again, for the first and the second answer.
 
-    The better one gets the thumb up and the other the thumb down; two equal ones get what each deserves.
+    The better one gets the thumb up and the other the thumb down; of two equal ones there is nothing to say.
     """
-    ups = (first > second, second > first) if first != second else (likes(user, first, scale),) * 2
-    wrong = rng.random() < user.noise
-    a, b = (Reaction(_thumb(up != wrong)) for up in ups)
-    return a, b
+    if first == second:
+        return None
+    up = (first > second) != (rng.random() < user.noise)
+    return Reaction(_thumb(up)), Reaction(_thumb(not up))
 
 
 def asks_again(user: User, rng: random.Random) -> bool:

@@ -15,10 +15,11 @@ class GatewayDouble:
     """`busy`: the next so many feedback requests get 503; `dropped`: so many are taken and their answer is lost."""
 
     url: str = ""
-    text: str = "We are open from nine to five."
+    texts: tuple[str, ...] = ("We are open from nine to five.", "Whatever. Go away", "Thank you, please ask again.")
     busy: int = 0
     dropped: int = 0
     refuse: int | None = None
+    unknown: str | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     feedback: list[dict[str, Any]] = field(default_factory=list)
     bad: Counter[str] = field(default_factory=Counter)
@@ -51,14 +52,24 @@ def serve() -> Iterator[GatewayDouble]:
         def _chat(self, body: dict[str, Any]) -> None:
             if not body["messages"]:
                 return self._bad("empty")
-            double.requests.append(body)
             version = body["model"].partition(":")[2] or "base"
+            if version == double.unknown:
+                return self._send(404, {"error": {"message": "no such model"}})
+            double.requests.append(body)
+            text = double.texts[len(double.requests) % len(double.texts)]
             return self._send(
                 200,
                 {
                     "id": f"chatcmpl-{len(double.requests):032x}",
                     "model": f"thumbwheel:{version}",
-                    "choices": [{"message": {"role": "assistant", "content": double.text}}],
+                    "choices": [
+                        {
+                            "message": {
+                                "role": "assistant",
+                                "content": double.texts[len(double.requests) % len(double.texts)],
+                            }
+                        }
+                    ],
                 },
             )
 

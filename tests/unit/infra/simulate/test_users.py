@@ -18,6 +18,12 @@ def person(*, noise: float = 0.0, rates: float = 1.0, strictness: float = 0.0) -
     return User("user-000", Kind.PERSON, noise, rates, strictness)
 
 
+def first_thumb(user: User, first: float, second: float, rng: random.Random) -> FeedbackKind:
+    thumbs = users.compare(user, first, second, rng=rng)
+    assert thumbs is not None
+    return thumbs[0].kind
+
+
 def test_a_population_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     one = users.population(users=40, noise=0.2, spammers=3, seed=1)
     assert one == users.population(users=40, noise=0.2, spammers=3, seed=1)
@@ -66,18 +72,24 @@ def test_an_answer_as_good_as_the_usual_one_is_up_to_how_strict_a_person_is(stri
 
 def test_noise_turns_about_its_share_of_the_thumbs() -> None:
     rng = random.Random(3)
-    thumbs = [users.compare(person(noise=0.2), 2.0, 0.0, scale=SCALE, rng=rng)[0].kind for _ in range(2000)]
+    thumbs = [first_thumb(person(noise=0.2), 2.0, 0.0, rng) for _ in range(2000)]
     assert 0.17 < thumbs.count(DOWN) / 2000 < 0.23
 
 
 def test_one_who_asked_again_prefers_the_better_answer_even_where_both_are_bad() -> None:
-    first, second = users.compare(person(), -2.0, -1.0, scale=SCALE, rng=random.Random(0))
-    assert (first.kind, second.kind) == (DOWN, UP)
+    thumbs = users.compare(person(), -2.0, -1.0, rng=random.Random(0))
+    assert thumbs is not None
+    assert [t.kind for t in thumbs] == [DOWN, UP]
 
 
-def test_two_equal_answers_get_the_same_thumb() -> None:
-    first, second = users.compare(person(), 2.0, 2.0, scale=SCALE, rng=random.Random(0))
-    assert (first.kind, second.kind) == (UP, UP)
+def test_of_two_equal_answers_there_is_nothing_to_say() -> None:
+    assert users.compare(person(), 2.0, 2.0, rng=random.Random(0)) is None
+
+
+def test_an_answer_like_the_usual_ones_is_rated_five_times_more_rarely() -> None:
+    rng = random.Random(5)
+    rated = sum(bool(users.react(person(), SCALE.middle, SCALE, rng=rng)) for _ in range(2000))
+    assert 0.17 < rated / 2000 < 0.23
 
 
 def test_a_person_who_does_not_rate_says_nothing() -> None:
