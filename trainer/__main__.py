@@ -9,13 +9,16 @@ import logging
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from schemas import logs
 from schemas.cycles import CycleStatus
 from schemas.errors import ThumbwheelError
-from trainer.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from trainer.settings import TrainerSettings
 
 logger = logging.getLogger("trainer")
 
@@ -23,6 +26,8 @@ logger = logging.getLogger("trainer")
 def main(arguments: list[str] | None = None) -> int:
     """Run one program. Exit codes: 0 done (a refused version included), 1 failed, 2 wrong settings."""
     given = _parser().parse_args(arguments)
+    from trainer.settings import TrainerSettings  # brings torch, which takes seconds to import: --help does without
+
     try:
         settings = TrainerSettings()
     except ValidationError as error:
@@ -43,9 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
-        description="Update cycles: labels to a reward model, to a policy, through the gates, to a version. Settings come"
-        " from the environment: THUMBWHEEL_DATA, THUMBWHEEL_BASE_MODEL, THUMBWHEEL_KAFKA__BOOTSTRAP_SERVERS and so on"
-        " (trainer/settings.py).",
+        description="Update cycles: labels to a reward model, to a policy, through the gates, to a version."
+        " Settings come from the environment: THUMBWHEEL_DATA, THUMBWHEEL_BASE_MODEL,"
+        " THUMBWHEEL_KAFKA__BOOTSTRAP_SERVERS and so on (trainer/settings.py).",
     )
     commands = parser.add_subparsers(dest="program", required=True, metavar="PROGRAM")
     commands.add_parser("run", help="wait for labels and run cycles, until SIGTERM")
@@ -57,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(given: argparse.Namespace, settings: TrainerSettings, stop: threading.Event) -> int:
-    from trainer import app  # torch and transformers take seconds to import; --help does without
+def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event) -> int:
+    from trainer import app
 
     if given.program == "run":
         app.run_service(settings, stop)

@@ -110,8 +110,8 @@ def response(n: int, **changes: Any) -> dict[str, Any]:
     row = dict.fromkeys(tables.RESPONSES.columns()) | {
         "response_id": response_id(n), "prompt_id": _prompt_id(n), "prompt": prompt(n), "revision": 1,
         "completion": answer(n, n % 2 == 0), "version": "base", "base_model": "random", "temperature": 0.8,
-        "top_p": 1.0, "max_completion_tokens": 6, "routing_probability": 1.0, "finish_reason": "stop", "input_tokens": 3,
-        "output_tokens": 4, "latency_seconds": 0.1, "segment": "default", "user_id": f"u{n % 20}",
+        "top_p": 1.0, "max_completion_tokens": 6, "routing_probability": 1.0, "finish_reason": "stop",
+        "input_tokens": 3, "output_tokens": 4, "latency_seconds": 0.1, "segment": "default", "user_id": f"u{n % 20}",
         "event_time": EPOCH + timedelta(seconds=n), "retracted": False, "flags": 0, "copies": 0, "regenerations": 0,
         "feedback_count": 0,
     }  # fmt: skip
