@@ -156,7 +156,8 @@ def _version(outcome: Outcome, event: ModelVersion) -> dict[str, Any]:
         "true_taste_ci": _interval(score.true_taste) if score else None,
         "win_rate_vs_base": round(score.win_rate.value, 4) if score else None,
         "win_rate_ci": _interval(score.win_rate) if score else None,
-        "kl": event.kl,
+        # The event of a version that was refused has no figures beside its gates.
+        "kl": event.kl if event.kl is not None else next((g.value for g in event.gates if g.name == "kl"), None),
         "promoted": event.version in {version for _, version in outcome.progress.promotions},
         "state": event.state.value,
         "judge_win_rate_vs_parent": event.win_rate,

@@ -56,7 +56,7 @@ def render(summary: Mapping[str, Any], *, metrics: Mapping[str, Sequence[Mapping
         figures=dict.fromkeys(FIGURES) | {n: _figure(svg) for n, svg in _figures(summary, metrics).items()},
         example_versions=_shown_versions(summary),
         command=command(summary.get("settings", {})),
-        clock=lambda s: f"{int(s) // 60} min {int(s) % 60:02d} s",
+        clock=lambda s: f"{int(s) // 60}:{int(s) % 60:02d} min",
         colour=plots.colour_of,
     )
 

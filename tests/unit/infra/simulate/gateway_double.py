@@ -62,14 +62,7 @@ def serve() -> Iterator[GatewayDouble]:
                 {
                     "id": f"chatcmpl-{len(double.requests):032x}",
                     "model": f"thumbwheel:{version}",
-                    "choices": [
-                        {
-                            "message": {
-                                "role": "assistant",
-                                "content": double.texts[len(double.requests) % len(double.texts)],
-                            }
-                        }
-                    ],
+                    "choices": [{"message": {"role": "assistant", "content": text}}],
                 },
             )
 
