@@ -120,7 +120,7 @@ def _reward_models(cycles: Sequence[Mapping[str, Any]]) -> list[Bar]:
         ):
             value, low, high = (known.get(f"reward_{kind}_{figure}_{part}") for part in ("mean", "low", "high"))
             if value is not None and low is not None and high is not None:
-                bars.append(Bar(title, value, low, high, f"{cases:,.0f} {kind}s", colour))
+                bars.append(Bar(title, value, low, high, f"from {cases:,.0f} {kind}s", colour))
     return bars
 
 
