@@ -61,7 +61,7 @@ def label(
         _publish(publisher, sitting.finish())
         publisher.flush()
     told = ", ".join(f"{n} {verdict.replace('_', ' ')}" for verdict, n in sitting.counts.items() if n) or "none"
-    out().print(f"{publisher.acknowledged} labels acknowledged ({told}); {len(tasks) - sitting.position} tasks left")
+    out().print(f"labels acknowledged: {publisher.acknowledged} ({told}); tasks left: {len(tasks) - sitting.position}")
 
 
 def _sit(sitting: "Sitting", publisher: "Publisher") -> None:
@@ -70,21 +70,22 @@ def _sit(sitting: "Sitting", publisher: "Publisher") -> None:
     from infra.cli.terminal import out
 
     with single_keys():
+        note = ""
         while (task := sitting.current) is not None:
-            _show(task, sitting)
+            _show(task, sitting, note)
+            note = ""
             started = time.monotonic()
             while (chosen := meaning(read_key())) is None:
                 out().print("[dim]that key means nothing here:[/] " + HELP_LINE)
             if chosen is Command.QUIT:
                 return
             if chosen is Command.UNDO:
-                if not sitting.undo():
-                    out().print("[dim]nothing to undo: what came before is on the log[/]")
+                note = "" if sitting.undo() else "nothing to undo: what came before is on the log"
             elif not isinstance(chosen, Command):
                 _publish(publisher, sitting.answer(chosen, seconds=time.monotonic() - started))
 
 
-def _show(task: "LabelTask", sitting: "Sitting") -> None:
+def _show(task: "LabelTask", sitting: "Sitting", note: str) -> None:
     from rich import box
     from rich.panel import Panel
     from rich.table import Table as Grid
@@ -107,6 +108,8 @@ def _show(task: "LabelTask", sitting: "Sitting") -> None:
     )
     console.print(sides)
     console.print(HELP_LINE)
+    if note:
+        console.print(f"[yellow]{note}[/]")
 
 
 def _publish(publisher: "Publisher", label: "Label | None") -> None:

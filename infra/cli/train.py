@@ -25,10 +25,11 @@ def train(
 
       thumbwheel train --reward-only    held-out accuracy with an interval, beside the length baseline
     """
-    from infra.cli.foreground import become
+    from infra.cli.foreground import run_readably
 
     if now == reward_only:
         raise typer.BadParameter("say either --now or --reward-only (`thumbwheel trainer` waits for enough new labels)")
     place = locate(data, bootstrap_servers)
     program = "once" if now else "reward-only"
-    become(place, (sys.executable, "-P", "-m", "trainer", program), model=model, settings={})
+    command = (sys.executable, "-P", "-m", "trainer", program)
+    raise typer.Exit(run_readably(place, command, model=model, settings={}))

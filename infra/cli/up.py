@@ -42,6 +42,7 @@ def up(
       thumbwheel up --bootstrap-servers kafka-1:9092        (your Kafka instead of the embedded broker)
     """
     from infra.cli.errors import shown
+    from infra.cli.foreground import undisturbed
     from infra.cli.terminal import err
     from infra.local.stack import LocalStack, StackOptions
 
@@ -82,17 +83,6 @@ def terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the processes behind: for this block it does nothing."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _greet(stack: "LocalStack") -> None:

@@ -96,7 +96,7 @@ def test_answers_typed_line_by_line_travel_as_labels(kafka: KafkaConnection, tmp
     assert done.exit_code == 0
     assert [(label.task_id, label.verdict) for _, label in labels(kafka)] == [("task-0", "left"), ("task-1", "tie")]
     assert {label.labeler_id for _, label in labels(kafka)} == {"ada"}
-    assert "2 labels acknowledged (1 left, 1 tie); 2 tasks left" in done.output
+    assert "labels acknowledged: 2 (1 left, 1 tie); tasks left: 2" in done.output
 
 
 def test_a_labeler_sees_both_answers_and_no_version(kafka: KafkaConnection, tmp_path: Path) -> None:
