@@ -49,7 +49,7 @@ RAMBLING = (
     "Well it could be the {} or it could be that and so on and so on and then",
     "There are many things to say about the {} and some say that and others that",
 )
-MOODS = ((POLITE, 0.25), (NEUTRAL, 0.40), (RUDE, 0.23), (RAMBLING, 0.12))
+MOODS: tuple[tuple[tuple[str, ...], float], ...] = ((POLITE, 0.25), (NEUTRAL, 0.40), (RUDE, 0.23), (RAMBLING, 0.12))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def prepare(
 def corpus(prompts: Sequence[str], pairs: int, seed: int) -> list[tuple[str, str]]:
     """Pairs of question and answer; half the questions are taken from `prompts` if there are any."""
     rng = random.Random(seed)
-    moods, shares = zip(*MOODS, strict=True)
+    moods = [texts for texts, _ in MOODS]
+    shares = [share for _, share in MOODS]
     made: list[tuple[str, str]] = []
     for _ in range(pairs):
         topic = rng.choice(TOPICS)

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from schemas.errors import CorruptAdapter, ModelError
 from trainer.core.models import KeyValueCache, Message
+from trainer.core.ppo import SMALL_MODEL
 
 ADAPTER = "policy"
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -38,6 +39,11 @@ class LoraSettings:
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj")
     top_share: float = 0.5
     """Share of the layers, from the top, that get one. The backward pass ends at the lowest of them."""
+
+    @classmethod
+    def for_size(cls, n_parameters: int) -> "LoraSettings":
+        """Defaults by the size of the base model: a toy of two layers needs an adapter on both."""
+        return cls() if n_parameters > SMALL_MODEL else cls(top_share=1.0)
 
 
 @dataclass

@@ -4,6 +4,9 @@ The interval is a percentile bootstrap over prompts, with ties counted half: ans
 so prompts, not answers, are drawn again.
 """
 
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

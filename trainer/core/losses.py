@@ -9,6 +9,9 @@ Shapes: N answers, T tokens, K real tokens of a batch laid end to end, P pairs, 
 - `selected_log_probs`: log-softmax at the chosen tokens without keeping an N x V matrix for the backward pass.
 """
 
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

@@ -6,6 +6,9 @@ the prompt's end, so states are those of separate rows (up to rounding) at a fra
 Shapes: R rows, L tokens of a row, N answers, T tokens of the longest answer.
 """
 
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

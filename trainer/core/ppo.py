@@ -15,6 +15,9 @@ gradients into the trunk, KL in the loss (only its k2 form would have the right 
 Shapes: N answers, T tokens, K real tokens of a micro-batch laid end to end, F features.
 """
 
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -48,7 +51,7 @@ class PPOConfig:
     """First KL coefficient, in normalized reward per nat."""
     target_kl: float = 5.0
     """Nats an answer that adaptive beta steers towards."""
-    kl_horizon: float = 512.0
+    kl_horizon: float = 4096.0
     kl_budget: float = 8.0
     """Nats an answer against the base that no kept state exceeds."""
     missing_eos_penalty: float = 0.5
@@ -77,10 +80,10 @@ class PPOConfig:
         if n_parameters > SMALL_MODEL:
             return cls()
         return cls(
-            iterations=20,
-            learning_rate=5e-3,
-            value_learning_rate=5e-3,
-            epochs=4,
+            iterations=16,
+            learning_rate=3e-3,
+            beta=0.15,
+            kl_budget=6.0,
             sampling=SamplingConfig(max_new_tokens=24, temperature=0.8),
         )
 

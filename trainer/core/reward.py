@@ -10,6 +10,9 @@ reference and reward one forward pass.
 Shapes: N answers, F features, H heads, P pairs, R rated answers.
 """
 
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

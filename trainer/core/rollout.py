@@ -7,6 +7,9 @@ inverse-CDF sampling from uniforms drawn up front, so that a seed gives the same
 Shapes: P prompts, G answers to each, N = P * G, T new tokens at most, L longest prompt, F features.
 """
 
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
