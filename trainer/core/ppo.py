@@ -35,15 +35,18 @@ SMALL_MODEL = 5_000_000
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """One cycle's training. The defaults are for SmolLM2-135M on two CPU cores; `for_size` has others."""
+    """One cycle's training. The defaults are for SmolLM2-135M on two CPU cores; `for_size` has others.
 
-    iterations: int = 8
+    The presets and what they were measured to do, or were not, are in the experiment log.
+    """
+
+    iterations: int = 7
     prompts_per_iteration: int = 8
-    answers_per_prompt: int = 8
+    answers_per_prompt: int = 6
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     value_learning_rate: float = 2e-3
     final_lr_share: float = 0.1
     """The learning rate falls linearly to this share of itself."""
@@ -53,7 +56,7 @@ class PPOConfig:
     """Nats an answer that adaptive beta steers towards."""
     kl_horizon: float = 4096.0
     kl_budget: float = 8.0
-    """Nats an answer against the base that no kept state exceeds."""
+    """Nats an answer against the base that no measured state may exceed and be kept, but the one started from."""
     missing_eos_penalty: float = 0.5
     """Taken off the normalized reward of an answer that ran into the token limit."""
     gamma: float = 1.0
@@ -64,8 +67,8 @@ class PPOConfig:
     max_update_kl: float = 0.05
     """Mean k3 KL per token between old and new policy at which an epoch is cut short."""
     max_grad_norm: float = 1.0
-    closing_prompts: int = 8
-    """Prompts of the last look, which measures the final state; 0 leaves it out."""
+    closing_prompts: int = 6
+    """Prompts of the last look, which measures the final state; with 0 the last update goes unmeasured."""
     micro_batch_tokens: int = 1024
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class PPOConfig:
             return cls()
         return cls(
             iterations=16,
+            answers_per_prompt=8,
+            closing_prompts=8,
             learning_rate=3e-3,
             beta=0.15,
             kl_budget=6.0,
