@@ -21,7 +21,7 @@ def become(place: Place, command: tuple[str, ...], *, model: str | None, setting
 def run_readably(place: Place, command: tuple[str, ...], *, model: str | None, settings: dict[str, str]) -> int:
     """Run `command` to its end, with its log as lines for humans on stderr, and return its exit code.
 
-    Ctrl-C reaches it directly; it is waited for while it ends in order.
+    Ctrl-C reaches it directly, SIGTERM is passed on; it is waited for while it ends in order.
     """
     from infra.cli.terminal import err
     from infra.local.tether import tethered
@@ -31,6 +31,7 @@ def run_readably(place: Place, command: tuple[str, ...], *, model: str | None, s
         undisturbed(),
         subprocess.Popen(tethered(list(command)), env=environment, stderr=subprocess.PIPE, text=True) as child,
     ):
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # a Ctrl-C it gets from the terminal itself
         assert child.stderr is not None
         for line in child.stderr:
             err().print(readable(line), markup=False)

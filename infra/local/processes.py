@@ -59,6 +59,7 @@ def environment(*, data: Path, kafka: KafkaConnection, model: Model) -> dict[str
         **_THREADS,
         **offline,
         "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
         "THUMBWHEEL_DATA": str(data.resolve()),
         "THUMBWHEEL_BASE_MODEL": model.source,

@@ -29,6 +29,7 @@ from infra.local.topics import create_topics
 from infra.models.catalog import prepare
 from schemas.connection import KafkaConnection
 from schemas.errors import SettingsError, ThumbwheelError
+from schemas.logs import JsonFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class LocalStack:
         self._lock: IO[str] | None = None
         self._broker: EmbeddedBroker | None = None
         self._supervisor: Supervisor | None = None
+        self._log_handler: logging.Handler = logging.NullHandler()
         self.kafka = options.kafka or KafkaConnection()
         self.gateway_port = options.gateway_port
         self.metrics_ports: dict[str, int] = {}
@@ -110,6 +112,8 @@ class LocalStack:
             self._broker.stop()
         if self._lock is not None:
             state.remove(self.data)
+            logging.getLogger("infra").removeHandler(self._log_handler)
+            self._log_handler.close()
             self._lock.close()
         self._supervisor, self._broker, self._lock = None, None, None
 
@@ -152,6 +156,7 @@ class LocalStack:
 
     def _start(self) -> None:
         self._lock = state.lock_folder(self.data)
+        self._log_handler = _log_to(self.logs / "supervisor.log")
         model = Model(public_name(self.options.model), self._prepare_model())
         if self.options.kafka is None:
             self._progress("starting the embedded broker")
@@ -192,6 +197,15 @@ class LocalStack:
             pids=pids,
         )
         state.write(self.data, written)
+
+
+def _log_to(file: Path) -> logging.Handler:
+    """What is logged in this process goes to a file beside those of the others, not in between what a user sees."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file)
+    handler.setFormatter(JsonFormatter("supervisor"))
+    logging.getLogger("infra").addHandler(handler)
+    return handler
 
 
 def _gateway_port(asked: int) -> int:

@@ -193,7 +193,7 @@ def _status(child: _Child) -> Status:
         pid=process.pid if process is not None and running else None,
         running=running,
         restarts=child.restarts,
-        exit_code=child.exit_code if process is None else process.returncode,
+        exit_code=child.exit_code if process is None or running else process.returncode,
         given_up=child.given_up,
         log=child.log,
     )

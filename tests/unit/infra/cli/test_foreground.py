@@ -12,9 +12,7 @@ def test_a_log_line_is_shown_with_its_time_and_facts() -> None:
 
 
 def test_an_error_looks_like_every_error() -> None:
-    assert (
-        readable(line(level="error", message="too few labels; wait for more")) == "error: too few labels; wait for more"
-    )
+    assert readable(line(level="error", message="too few; wait for more")) == "error: too few; wait for more"
 
 
 def test_what_is_no_log_line_is_shown_as_it_is() -> None:
