@@ -1,12 +1,13 @@
-"""Writes docs/reference.md from the code: every topic, table, command, setting and metric, so that none can be forgotten.
+"""Writes docs/reference.md from the code: every topic, table, command, setting and metric; none can be forgotten.
 
-    python -m infra.reference           write it
-    python -m infra.reference --check   only compare; exit code 1 where it is not what the code says
+python -m infra.reference           write it
+python -m infra.reference --check   only compare; exit code 1 where it is not what the code says
 """
 
 import argparse
 import ast
 import inspect
+import itertools
 import sys
 import textwrap
 import typing
@@ -69,7 +70,8 @@ def _header(*cells: str) -> Iterator[str]:
 
 def _topics() -> Iterator[str]:
     yield "\n## Topics\n"
-    yield "CloudEvents 1.0, binary mode; the JSON Schemas are in `schemas/published/`. Each topic has a dead-letter topic `<topic>.dlq`."
+    yield "CloudEvents 1.0, binary mode; the JSON Schemas are in `schemas/published/`."
+    yield "Each topic has a dead-letter topic `<topic>.dlq`."
     yield from _header("topic", "what", "key", "partitions", "kept", "table")
     for topic in topics.ALL:
         kept = "compacted" if topic.retention_ms is None else f"{topic.retention_ms // topics.DAY_MS} days"
@@ -140,11 +142,16 @@ def _attribute_docs(model: type[BaseModel]) -> dict[str, str]:
         if base is object or not issubclass(base, BaseModel) or base.__module__.startswith("pydantic"):
             continue
         body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
-        for field, text in zip(body, body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-                if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
-                    found[field.target.id] = _paragraph(text.value.value)
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(text):
+                found[field.target.id] = _paragraph(ast.literal_eval(typing.cast(ast.Expr, text).value))
     return found
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)
 
 
 def _metrics() -> Iterator[str]:
@@ -173,7 +180,9 @@ def _paragraph(text: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(prog="python -m infra.reference", description="Writes docs/reference.md from the code.")
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.reference", description="Writes docs/reference.md from the code."
+    )
     parser.add_argument("--check", action="store_true", help="compare only")
     today = render()
     if parser.parse_args(arguments).check:

@@ -374,6 +374,7 @@ def _environment(options: DemoOptions, tuning: Tuning) -> dict[str, str]:
         "THUMBWHEEL_MAX_CYCLES": str(options.cycles),
         # The evaluation also asks versions that did not pass.
         "THUMBWHEEL_PIN_REJECTED": "true",
+        "THUMBWHEEL_THREADS": str(tuning.threads),
         "THUMBWHEEL_PPO__MAX_NEW_TOKENS": str(tuning.max_completion_tokens),
         "THUMBWHEEL_PPO__TEMPERATURE": str(tuning.temperature),
         **tuning.environment,

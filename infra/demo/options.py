@@ -63,20 +63,27 @@ class Tuning:
     """Answers of each version to each held-out prompt."""
     cycle_timeout_seconds: float
     """From the end of one cycle to the end of the next; beyond it the demo gives up and says where to look."""
+    threads: int
+    """For gateway and trainer each: hardly anybody asks while a cycle trains, and nothing trains while many ask."""
     environment: dict[str, str]
 
 
 SMOLLM2 = Tuning(
-    instruction=None,
+    # Without it the base model rambles into the token limit in 98 of 100 answers, and a reward has nothing to prefer.
+    instruction="Answer in one short sentence.",
     temperature=0.8,
-    max_completion_tokens=32,
-    concurrency=12,
+    max_completion_tokens=28,
+    concurrency=16,
     first_thumbs_after=40,
     closing_answers=100,
-    trickle=1.0,
+    trickle=0.2,
     evaluation_samples=2,
     cycle_timeout_seconds=1200,
-    environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "300"},
+    threads=2,
+    environment={
+        "THUMBWHEEL_MIN_NEW_PREFERENCES": "320",
+        "THUMBWHEEL_MAX_HELD_OUT_PROMPTS": "40",
+    },
 )
 
 TINY = Tuning(
@@ -89,6 +96,7 @@ TINY = Tuning(
     trickle=4.0,
     evaluation_samples=4,
     cycle_timeout_seconds=300,
+    threads=1,
     # The tiny model answers fast, and its reward model needs the numbers: with 300 labels its gates are luck.
     environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "800"},
 )

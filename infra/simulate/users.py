@@ -13,8 +13,8 @@ from enum import StrEnum
 from infra.simulate.tastes import Taste
 from schemas.feedback import FeedbackKind
 
-STRICTNESS = 0.3
-"""Standard deviation of the users' personal thresholds, in spreads of the taste."""
+STRICTNESS = 0.6
+"""Standard deviation of the users' personal thresholds, in spreads of the taste: some are easy to please."""
 INDIFFERENT = 0.2
 """How much rarer a thumb is for an answer that is just as good as the usual one: people rate what they notice."""
 REGENERATES, COMMENTS, CORRECTS, MISCLICKS, WITHDRAWS = 0.3, 0.03, 0.05, 0.02, 0.02
@@ -90,16 +90,15 @@ def population(*, users: int, noise: float, spammers: int, seed: int) -> tuple[U
 
 
 def scale_of(values: Sequence[float]) -> Scale:
-    """The median of the first answers' tastes, and half of what lies between their quartiles.
+    """The mean of the first answers' tastes, and their mean distance from it.
 
-    Where more than half of the answers are worth the same, the quartiles may meet; then it is the mean distance
-    from the median. Multiplying or shifting the taste changes no thumb.
+    The mean and not the median: a taste that knows few values (an answer is finished, or it isn't) would have one of
+    them for its median, and nobody would rate the usual answer. Multiplying or shifting the taste changes no thumb.
     """
     if not values:
         raise ValueError("a scale needs the taste of one answer at least")
-    middle = statistics.median(values)
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [middle] * 3
-    return Scale(middle, (high - low) / 2 or statistics.fmean(abs(v - middle) for v in values))
+    middle = statistics.fmean(values)
+    return Scale(middle, statistics.fmean(abs(v - middle) for v in values))
 
 
 def likes(user: User, value: float, scale: Scale) -> bool:

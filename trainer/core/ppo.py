@@ -40,13 +40,13 @@ class PPOConfig:
     The presets and what they were measured to do, or were not, are in the experiment log.
     """
 
-    iterations: int = 7
-    prompts_per_iteration: int = 8
-    answers_per_prompt: int = 6
+    iterations: int = 6
+    prompts_per_iteration: int = 6
+    answers_per_prompt: int = 8
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     epochs: int = 2
-    minibatches: int = 2
-    learning_rate: float = 4e-3
+    minibatches: int = 3
+    learning_rate: float = 3e-3
     value_learning_rate: float = 2e-3
     final_lr_share: float = 0.1
     """The learning rate falls linearly to this share of itself."""
@@ -84,7 +84,8 @@ class PPOConfig:
             return cls()
         return cls(
             iterations=16,
-            answers_per_prompt=8,
+            prompts_per_iteration=8,
+            minibatches=2,
             closing_prompts=8,
             learning_rate=3e-3,
             beta=0.15,

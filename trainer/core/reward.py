@@ -153,7 +153,7 @@ def features(
     """
     encoded = [lm.encode_prompt(e.messages) for e in examples]
     answers = [lm.encode_completion(e.completion) for e in examples]
-    return look(lm, encoded, answers, temperature=1.0, progress=progress).features_NF.cpu()
+    return look(lm, encoded, answers, log_probs_too=False, progress=progress).features_NF.cpu()
 
 
 def fit_ensemble(

@@ -161,14 +161,16 @@ def look(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
     *,
-    temperature: float,
+    temperature: float = 1.0,
     max_tokens: int = 1024,
+    log_probs_too: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Looked:
     """One forward pass of the frozen base over answers: reference log-probs and reward features.
 
     `answers` are aligned with `prompts` and end with EOS if it was drawn. Features leave EOS out, so that an answer
-    read from a table and one cut at the token limit are seen alike.
+    read from a table and one cut at the token limit are seen alike. Without `log_probs_too` the output matrix, a fifth
+    of a small model's work, is left out, and the log-probs are zeros.
     """
     weight_VD = lm.head_weight()
     longest = max(len(a) for a in answers)
@@ -186,10 +188,11 @@ def look(
             flat = [s.flatten(0, 1) for s in states]
             at = packed.mask_NT
             chosen = packed.tokens_RL.flatten()[packed.places_NT[at]]
-            found = selected_log_probs(flat[-1][packed.sources_NT[at]], weight_VD, chosen, temperature)
-            rows = torch.zeros(at.shape, device=lm.device)
-            rows[at] = found.log_probs
-            log_probs[packed.indices_N, : at.shape[1]] = rows
+            if log_probs_too:
+                found = selected_log_probs(flat[-1][packed.sources_NT[at]], weight_VD, chosen, temperature)
+                rows = torch.zeros(at.shape, device=lm.device)
+                rows[at] = found.log_probs
+                log_probs[packed.indices_N, : at.shape[1]] = rows
             features.append(_features(flat, packed, lm.eos_id))
             order.append(packed.indices_N)
             done += len(packed.indices_N)

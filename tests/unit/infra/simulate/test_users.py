@@ -32,10 +32,10 @@ def test_a_population_is_the_same_for_the_same_seed_and_another_for_another() ->
     assert [u.kind for u in one[40:]] == [Kind.ADMIRER, Kind.CLICKER, Kind.ADMIRER]
 
 
-def test_the_scale_is_the_median_and_half_of_the_distance_between_the_quartiles() -> None:
-    assert users.scale_of([0.0, 1.0, 2.0, 3.0, 4.0]) == Scale(middle=2.0, spread=1.0)
+def test_the_scale_is_the_mean_and_the_mean_distance_from_it() -> None:
+    assert users.scale_of([0.0, 1.0, 2.0, 3.0, 4.0]) == Scale(middle=2.0, spread=1.2)
     assert users.scale_of([5.0]) == Scale(middle=5.0, spread=0.0)
-    assert users.scale_of([1.0, 1.0, 1.0, 1.0, 6.0]) == Scale(middle=1.0, spread=1.0)
+    assert users.scale_of([0.0, 0.0, 0.0, 1.0]) == Scale(middle=0.25, spread=0.375)
 
 
 @given(

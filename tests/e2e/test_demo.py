@@ -1,0 +1,125 @@
+"""The whole loop on the tiny model, as a user starts it: `thumbwheel demo --model tiny --taste mymodule:mytaste`."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import polars as pl
+import psutil
+import pytest
+
+from trainer.records import read_record
+
+TASTE = '''
+"""A taste that is no part of the project: short answers with a kind word."""
+
+def mytaste(prompt: str, response: str) -> float:
+    words = response.lower().split()
+    kind = any(w.strip(".,!") in ("thank", "thanks", "please", "happy", "glad", "certainly", "course") for w in words)
+    return 2.0 * kind - 0.02 * len(words)
+'''
+
+
+@dataclass(frozen=True)
+class Ran:
+    folder: Path
+    output: str
+    summary: dict[str, Any]
+    report: str
+    left_behind: list[psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Ran]:
+    home = tmp_path_factory.mktemp("demo")
+    (home / "mymodule.py").write_text(TASTE)
+    folder = home / "run"
+    command = [
+        str(Path(sys.executable).with_name("thumbwheel")), "demo", "--model", "tiny", "--taste", "mymodule:mytaste",
+        "--seed", "0", "--cycles", "2", "--data", str(folder), "--plain",
+    ]  # fmt: skip
+    ran = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    mine = [p for p in psutil.process_iter(["cmdline", "environ"]) if str(folder) in str(p.info)]
+    yield Ran(
+        folder,
+        ran.stdout,
+        json.loads((folder / "summary.json").read_text()),
+        (folder / "report.html").read_text(),
+        mine,
+    )
+
+
+def test_the_last_line_names_the_folder_with_report_and_summary(demo: Ran) -> None:
+    assert Path(demo.output.strip().splitlines()[-1].strip()) == demo.folder
+
+
+def test_the_summary_has_what_was_promised(demo: Ran) -> None:
+    assert {"versions", "events", "seconds", "seed", "model"} <= set(demo.summary)
+    assert (demo.summary["model"], demo.summary["seed"]) == ("tiny", 0)
+    assert {"sent", "in_tables", "dead_letters"} <= set(demo.summary["events"])
+    asked = {"version", "parent", "true_taste_mean", "win_rate_vs_base", "win_rate_ci", "kl", "promoted"}
+    for version in demo.summary["versions"]:
+        assert asked <= set(version)
+
+
+def test_every_event_that_was_sent_is_in_its_table(demo: Ran) -> None:
+    events = demo.summary["events"]
+    assert events["sent"] == events["in_tables"] > 300
+    assert events["dead_letters"] >= events["bad_on_purpose"] > 0
+
+
+def test_both_cycles_ended_and_at_least_one_new_version_served(demo: Ran) -> None:
+    versions = {v["version"]: v for v in demo.summary["versions"]}
+    assert set(versions) == {"base", "v1", "v2"}
+    served = [name for name, version in versions.items() if version["promoted"] and name != "base"]
+    assert served
+    answered = set(pl.read_delta(str(demo.folder / "lake/bronze/outputs"), columns=["version"])["version"])
+    assert set(served) <= answered, "the gateway answered with the versions that went live"
+
+
+def test_the_version_that_served_is_better_by_a_taste_that_only_the_users_knew(demo: Ran) -> None:
+    new = [v for v in demo.summary["versions"] if v["promoted"] and v["version"] != "base"][-1]
+    assert new["win_rate_ci"][0] > 0.5, new
+
+
+def test_a_version_that_served_passed_every_gate(demo: Ran) -> None:
+    for version in demo.summary["versions"]:
+        if version["promoted"] and version["version"] != "base":
+            assert version["gates"]
+            assert all(gate["passed"] for gate in version["gates"])
+
+
+def test_the_record_of_a_version_names_all_that_it_came_from(demo: Ran) -> None:
+    record = read_record(demo.folder / "registry/v1")
+    adapter = (demo.folder / "registry/v1/adapter_model.safetensors").read_bytes()
+    assert record.adapter_sha256 == hashlib.sha256(adapter).hexdigest()
+    assert record.parent == "base"
+    for table in ("preferences", "ratings"):
+        pinned = record.tables[table]
+        assert pinned is not None
+        assert pinned <= deltalake.DeltaTable(str(demo.folder / f"lake/gold/{table}")).version()
+
+
+def test_labelers_were_asked_and_their_verdicts_became_preferences(demo: Ran) -> None:
+    labels = pl.read_delta(str(demo.folder / "lake/bronze/labels"), columns=["origin"])
+    assert set(labels["origin"]) == {"simulated"}
+    preferences = pl.read_delta(str(demo.folder / "lake/gold/preferences"), columns=["source"])
+    assert "label" in set(preferences["source"])
+
+
+def test_the_report_stands_by_itself(demo: Ran) -> None:
+    assert "<svg" in demo.report or "data:image/" in demo.report
+    loaded = re.findall(r"""(?:src|href)=["'](?!#|data:)([^"']+)""", demo.report)
+    assert loaded == []
+
+
+def test_no_process_is_left_behind(demo: Ran) -> None:
+    assert demo.left_behind == []
