@@ -53,7 +53,7 @@ def featurize(lm: LanguageModel, answers: Sequence[AnswerKey], limits: Limits, p
     encoded = {prompt: encode_prompt(lm, prompt, limits) for prompt in dict.fromkeys(p for p, _ in distinct)}
     prompts = [encoded[prompt] for prompt, _ in distinct]
     completions = [encode_answer(lm, text, limits) for _, text in distinct]
-    found = look(lm, prompts, completions, temperature=1.0, progress=lambda done, total: progress(done / total))
+    found = look(lm, prompts, completions, log_probs_too=False, progress=lambda done, total: progress(done / total))
     tokens = sum(map(len, encoded.values())) + sum(map(len, completions))
     return FeatureTable({key: n for n, key in enumerate(distinct)}, found.features_NF.cpu(), tokens)
 

@@ -63,8 +63,6 @@ class Tuning:
     """Answers of each version to each held-out prompt."""
     cycle_timeout_seconds: float
     """From the end of one cycle to the end of the next; beyond it the demo gives up and says where to look."""
-    threads: int
-    """For gateway and trainer each: hardly anybody asks while a cycle trains, and nothing trains while many ask."""
     environment: dict[str, str]
 
 
@@ -72,16 +70,18 @@ SMOLLM2 = Tuning(
     # Without it the base model rambles into the token limit in 98 of 100 answers, and a reward has nothing to prefer.
     instruction="Answer in one short sentence.",
     temperature=0.8,
-    max_completion_tokens=28,
+    max_completion_tokens=24,
     concurrency=16,
-    first_thumbs_after=40,
-    closing_answers=100,
+    first_thumbs_after=24,
+    closing_answers=60,
     trickle=0.2,
-    evaluation_samples=2,
+    evaluation_samples=1,
     cycle_timeout_seconds=1200,
-    threads=2,
     environment={
         "THUMBWHEEL_MIN_NEW_PREFERENCES": "320",
+        # Of few labels most must teach: with the defaults it would be less than half of them.
+        "THUMBWHEEL_HOLDOUT_SHARE": "0.2",
+        "THUMBWHEEL_JUDGE_SHARE": "0.3",
         "THUMBWHEEL_MAX_HELD_OUT_PROMPTS": "40",
     },
 )
@@ -96,7 +96,6 @@ TINY = Tuning(
     trickle=4.0,
     evaluation_samples=4,
     cycle_timeout_seconds=300,
-    threads=1,
     # The tiny model answers fast, and its reward model needs the numbers: with 300 labels its gates are luck.
     environment={"THUMBWHEEL_MIN_NEW_PREFERENCES": "800"},
 )

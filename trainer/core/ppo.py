@@ -44,8 +44,8 @@ class PPOConfig:
     prompts_per_iteration: int = 6
     answers_per_prompt: int = 8
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    epochs: int = 2
-    minibatches: int = 3
+    epochs: int = 1
+    minibatches: int = 6
     learning_rate: float = 3e-3
     value_learning_rate: float = 2e-3
     final_lr_share: float = 0.1
@@ -85,6 +85,7 @@ class PPOConfig:
         return cls(
             iterations=16,
             prompts_per_iteration=8,
+            epochs=2,
             minibatches=2,
             closing_prompts=8,
             learning_rate=3e-3,
