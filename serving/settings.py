@@ -18,7 +18,7 @@ class _Settings(BaseSettings):
         env_prefix="THUMBWHEEL_", env_nested_delimiter="__", frozen=True, extra="ignore", allow_inf_nan=False
     )
 
-    data: Path = Path("runs/default")
+    data: Path = Path(".thumbwheel")
     """The data folder; adapters are under `registry/` in it."""
     kafka: KafkaConnection = KafkaConnection()
     base_model: str = "models/smollm2"

@@ -28,7 +28,7 @@ from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
 
-REFERENCE_PROMPTS = 64
+REFERENCE_PROMPTS = 32
 SAMPLE_BATCH = 16
 KEPT_SAMPLES = 12
 

@@ -74,11 +74,11 @@ SMOLLM2 = Tuning(
     concurrency=16,
     first_thumbs_after=24,
     closing_answers=60,
-    trickle=0.2,
+    trickle=0.1,
     evaluation_samples=1,
     cycle_timeout_seconds=1200,
     environment={
-        "THUMBWHEEL_MIN_NEW_PREFERENCES": "320",
+        "THUMBWHEEL_MIN_NEW_PREFERENCES": "260",
         # Of few labels most must teach: with the defaults it would be less than half of them.
         "THUMBWHEEL_HOLDOUT_SHARE": "0.2",
         "THUMBWHEEL_JUDGE_SHARE": "0.3",
