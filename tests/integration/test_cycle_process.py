@@ -1,12 +1,13 @@
 """The trainer as a process of its own, with a real broker: its events, SIGTERM, kill -9 in mid-cycle."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def environment(settings: TrainerSettings, bootstrap: str, **changes: str) -> di
     return os.environ | given | changes
 
 
-def start(program: str, env: dict[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextlib.contextmanager
+def start(program: str, env: dict[str, str]) -> "Iterator[subprocess.Popen[str]]":
+    """A trainer that does not outlive its test."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "trainer", program],
         env=env,
         stdout=subprocess.PIPE,
@@ -59,6 +62,11 @@ def start(program: str, env: dict[str, str]) -> "subprocess.Popen[str]":
         text=True,
         cwd=Path(__file__).parents[2],
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
@@ -99,10 +107,10 @@ def test_a_cycle_cut_off_by_kill_9_is_closed_and_the_next_one_registers(
 
 
 def test_sigterm_stops_the_service_in_the_middle_of_a_cycle_with_exit_code_0(
-    tmp_path: Path, base: Path, broker: str
+    tmp_path: Path, base: Path, fresh_broker: str
 ) -> None:
     settings = lake.settings(lake.fill(tmp_path / "data"), base)
-    env = environment(settings, broker, THUMBWHEEL_PPO=json.dumps(LONG_CYCLE))
+    env = environment(settings, fresh_broker, THUMBWHEEL_PPO=json.dumps(LONG_CYCLE))
     with start("run", env) as process:
         wait_for(lambda: list(settings.cycles.glob("*/metrics.jsonl")))
         process.send_signal(signal.SIGTERM)
