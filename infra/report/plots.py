@@ -39,6 +39,7 @@ STYLE = {
     "ytick.major.size": 0,
     "text.color": INK,
     "legend.frameon": False,
+    "axes.axisbelow": True,
     "lines.linewidth": 1.8,
 }
 
@@ -146,7 +147,7 @@ def _answers_by_version(axes: Axes, traffic: Sequence[Mapping[str, Any]]) -> Non
         axes.bar(xs, heights, 0.22, bottom=[bottoms.get(x, 0) for x in xs], color=colour_of(version), label=version)
         bottoms |= {x: bottoms.get(x, 0) + h for x, h in points}
     if bottoms:
-        axes.legend(loc="upper left", ncols=6)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6)  # above the bars, never on them
 
 
 def _cycles(axes: Axes, cycles: Sequence[Mapping[str, Any]]) -> None:
