@@ -17,8 +17,9 @@ class GateThresholds:
 
     reward_accuracy: float = 0.5
     """Chance. A reward model below it would teach the opposite of what people said."""
-    enough_cases: int = 40
-    """From here on the interval's lower end must be above chance; below it the interval is too wide to ask that."""
+    enough_cases: int = 200
+    """From here on the interval's lower end must be above chance. People who err in a fifth of cases cap the accuracy
+    at 0.8, so a useful model is right in 0.6 of their labels; 200 are what tells 0.57 from chance."""
     win_rate: float = 0.5
     """Do no harm: on held-out prompts the judge must not prefer the version that is served now."""
     win_rate_low: float = 0.4

@@ -42,7 +42,8 @@ def test_a_good_candidate_passes_every_gate() -> None:
 @pytest.mark.parametrize(
     ("change", "gate"),
     [
-        ({"reward_model": Share(0.55, 0.45, 0.65, 90)}, "reward_model"),
+        ({"reward_model": Share(0.55, 0.48, 0.62, 200)}, "reward_model"),
+        ({"reward_model": Share(0.49, 0.35, 0.63, 49)}, "reward_model"),
         ({"judge": None}, "judge"),
         ({"win_rate_vs_parent": Share(0.49, 0.45, 0.55, 64)}, "win_rate"),
         ({"kl": 10.1}, "kl"),
@@ -59,7 +60,7 @@ def test_each_fault_fails_its_own_gate_and_no_other(change: dict[str, object], g
 def test_with_few_cases_the_point_alone_must_not_be_below_chance() -> None:
     assert accuracy("reward_model", Share(0.5, 0.3, 0.7, 39), THRESHOLDS).passed
     assert not accuracy("reward_model", Share(0.49, 0.3, 0.7, 39), THRESHOLDS).passed
-    assert not accuracy("reward_model", Share(0.6, 0.5, 0.7, 40), THRESHOLDS).passed
+    assert not accuracy("reward_model", Share(0.6, 0.5, 0.7, 200), THRESHOLDS).passed
 
 
 def test_a_win_rate_of_one_half_passes_while_its_lower_end_is_near() -> None:
