@@ -9,7 +9,8 @@ import httpx
 from schemas.errors import ThumbwheelError
 from schemas.feedback import FeedbackKind
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 600.0
+"""How long one request is tried: an overloaded machine is slow, and slow is no failure."""
 """How long a request is tried again; a gateway that loads its model or is restarted is back by then."""
 LONGEST_WAIT = 5.0
 RETRIED = frozenset({429, 502, 503, 504})
@@ -32,7 +33,7 @@ class GatewayClient:
     """Asks and gives feedback. `retries` counts the requests that had to be sent again."""
 
     def __init__(self, url: str, *, patience: float = PATIENCE_SECONDS) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(120.0, connect=5.0))
+        self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(300.0, connect=5.0))
         self._patience = patience
         self.retries = 0
 
