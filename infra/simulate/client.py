@@ -10,8 +10,7 @@ from schemas.errors import ThumbwheelError
 from schemas.feedback import FeedbackKind
 
 PATIENCE_SECONDS = 600.0
-"""How long one request is tried: an overloaded machine is slow, and slow is no failure."""
-"""How long a request is tried again; a gateway that loads its model or is restarted is back by then."""
+"""How long a request is tried: a gateway that is restarted is back by then, and an overloaded machine is only slow."""
 LONGEST_WAIT = 5.0
 RETRIED = frozenset({429, 502, 503, 504})
 
