@@ -18,6 +18,8 @@ import pytest
 
 from trainer.records import read_record
 
+pytestmark = pytest.mark.timeout(1200)  # the whole demo runs in a fixture, and machines are slow at times
+
 TASTE = '''
 """A taste that is no part of the project: short answers with a kind word."""
 
@@ -56,7 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         "LONGEST": "100",
     }
     environment = os.environ | {f"THUMBWHEEL_GATES__{name}": value for name, value in lenient.items()}
-    ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=1000, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     mine = [p for p in psutil.process_iter(["cmdline", "environ"]) if str(folder) in str(p.info)]
     yield Ran(

@@ -20,6 +20,8 @@ from infra.local.stack import LocalStack, StackOptions
 from schemas import topics
 from schemas.topics import Topic
 
+pytestmark = pytest.mark.timeout(900)  # the whole run is in a fixture
+
 PATIENCE_SECONDS = 90.0
 KILLED = ("ingest", "gateway", "refine", "rollout", "agents", "ingest", "refine", "gateway")
 
