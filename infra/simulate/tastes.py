@@ -1,7 +1,7 @@
 """What simulated users like: a taste is any function of a prompt and a response that returns a number.
 
 Higher is better; the scale is free, because users compare an answer with the answers that they have seen
-(see `users.threshold_of`). The same function judges the versions at the end of a demo: it is the truth that
+(see `users.scale_of`). The same function judges the versions at the end of a demo: it is the truth that
 the loop never sees, except through thumbs and comparisons.
 """
 
