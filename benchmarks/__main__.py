@@ -17,6 +17,7 @@ from benchmarks.result import Result
 
 BENCHMARKS = {
     "batching": "tokens/s of the gateway's engine with concurrent requests, against one request at a time",
+    "broker": "records/s through the embedded broker, and what it costs when idle, against noida-db",
     "sink": "events/s of ingest (validated, exactly once, in Delta), against a raw consume loop that decodes nothing",
 }
 
@@ -26,12 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measured comparisons, one at a time.")
     parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="which one; without it they are listed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write name, ratios and details there as well")
+    parser.add_argument("--millions", type=float, metavar="N", help="broker only: records before its memory is read")
     chosen = parser.parse_args(arguments)
+    if chosen.millions is not None and chosen.name != "broker":
+        parser.error("--millions is an option of the benchmark `broker`")
     if chosen.name is None:
         for name, says in BENCHMARKS.items():
             print(f"  {name:10} {says}")
         return 0
-    result: Result = importlib.import_module(f"benchmarks.{chosen.name}").run()
+    options = {} if chosen.millions is None else {"millions": chosen.millions}
+    result: Result = importlib.import_module(f"benchmarks.{chosen.name}").run(**options)
     _show(result)
     if chosen.json:
         result.write(chosen.json)

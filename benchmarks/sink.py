@@ -76,7 +76,7 @@ def _raw(kafka: KafkaConnection) -> float:
 
 
 def _ingest(kafka: KafkaConnection, data: Path, number: int) -> float:
-    settings = StreamSettings(data=data, kafka=kafka, group=f"benchmark-{number}", instance_id=f"benchmark-{number}")
+    settings = StreamSettings(data=data, kafka=kafka, group=f"benchmark-{number}")
     metrics, stop = Metrics(), threading.Event()
     ingest = Ingest(settings, metrics, stop)
     stored = metrics.rows.labels("feedback")

@@ -65,7 +65,6 @@ def running_gateway(settings: GatewaySettings, base: BaseModel) -> Iterator[Gate
     feed = VersionFeed(
         settings.kafka,
         client_id="thumbwheel-gateway-versions",
-        idle_seconds=settings.idle_seconds,
         on_change=keeper.follow,
         on_bad_event=lambda reason: metrics.bad_version_events.labels(reason).inc(),
     )

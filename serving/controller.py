@@ -50,7 +50,6 @@ class Controller:
         self._feed = VersionFeed(
             settings.kafka,
             client_id="thumbwheel-rollout-versions",
-            idle_seconds=settings.idle_seconds,
             on_change=lambda board: self._changed.set(),
             on_bad_event=lambda reason: metrics.bad_version_events.labels(reason).inc(),
         )

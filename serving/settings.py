@@ -25,8 +25,6 @@ class _Settings(BaseSettings):
     """A local folder or a Hugging Face id."""
     base_model_name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^:\s]+$")] = "smollm2"
     """Its public name: what `/v1/models` lists beside `thumbwheel`."""
-    idle_seconds: Seconds = 0.25
-    """How long a consumer rests after an empty poll; a broker without long polls would be asked in a tight loop."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @property

@@ -23,7 +23,7 @@ from schemas.envelope import decode, encode, new_event
 from schemas.errors import BrokerUnavailable, InvalidEvent
 from schemas.feedback import THUMBS, Feedback
 from schemas.outputs import Output
-from streams.adapters.faust_log import broker_urls, credentials, resting_transport
+from streams.adapters.faust_log import broker_urls, credentials
 from streams.adapters.lake import open_table
 from streams.adapters.log import Sparingly, wait_for_log
 from streams.core.indicators import Matcher, Recent, Thumb, Windows
@@ -106,7 +106,7 @@ def _never_hang() -> None:
 
 
 def _app(settings: StreamSettings) -> faust.App:
-    app = faust.App(
+    return faust.App(
         "thumbwheel-agents",
         broker=broker_urls(settings.kafka),
         broker_credentials=credentials(settings.kafka),
@@ -123,8 +123,6 @@ def _app(settings: StreamSettings) -> faust.App:
         web_host="127.0.0.1",
         web_port=settings.agents_port or 6066,
     )
-    app.transport = resting_transport(app.conf.broker_consumer, app, idle_seconds=2 * settings.idle_seconds)
-    return app
 
 
 def _topic(app: faust.App, topic: topics.Topic) -> Any:

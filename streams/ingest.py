@@ -35,6 +35,9 @@ from streams.settings import StreamSettings
 logger = logging.getLogger(__name__)
 
 
+LAG_SECONDS = 1.0
+
+
 @dataclass
 class Sink:
     """One topic on its way into its table: what was taken, how far the table is, and which events it knows."""
@@ -74,9 +77,10 @@ class Ingest:
         self._sinks = {
             name: Sink(table.topic, opened[table.name]) for name, table in tables.BY_TOPIC.items() if table.topic
         }
-        producer = Producer(settings.kafka, client_id=f"{settings.instance_id}-dlq")
+        producer = Producer(settings.kafka, client_id=f"{settings.instance_id or settings.group}-dlq")
         self._dead = DeadLetters(producer, opened[tables.DEAD_LETTERS.name])
         self._oldest: float | None = None
+        self._lag_noted = float("-inf")
         self._consumer = Consumer(
             settings.kafka,
             list(self._sinks),
@@ -106,9 +110,8 @@ class Ingest:
             self._buffer(message)
         if self._due():
             self._flush_all()
-        elif self._consumer.at_end:
-            self._metrics.lag.set(self._consumer.lag())
-            self._consumer.rest(settings.idle_seconds)
+        elif not messages:
+            self._note_lag()
 
     def _buffer(self, message: KafkaMessage) -> None:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
@@ -119,6 +122,12 @@ class Ingest:
         if place in sink.positions and offset >= (sink.positions[place] or 0):
             sink.buffers.setdefault(place, []).append(message)
             self._oldest = self._oldest or time.monotonic()
+
+    def _note_lag(self) -> None:
+        """Once a second while nothing comes: asking costs the client more than an empty poll."""
+        if time.monotonic() - self._lag_noted >= LAG_SECONDS:
+            self._lag_noted = time.monotonic()
+            self._metrics.lag.set(self._consumer.lag())
 
     def _due(self) -> bool:
         if self._oldest is None:
@@ -131,7 +140,7 @@ class Ingest:
         failed = [sink for sink in self._sinks.values() if sink.waiting and not self._try_flush(sink)]
         self._oldest = time.monotonic() if failed else None
         if failed:
-            self._consumer.rest(self._settings.retry_seconds)
+            self._stop.wait(self._settings.retry_seconds)
 
     def _try_flush(self, sink: Sink) -> bool:
         try:

@@ -27,7 +27,8 @@ class StreamSettings(BaseSettings):
 
     `batch_rows` and `batch_seconds` bound a commit: the first is throughput, the second how fresh the tables are.
     `refine_rows` bounds a round for each partition, and so how long a stop can take.
-    `instance_id` is the static group membership: a worker that comes back takes its own partitions at once.
+    `instance_id` is a static group membership: a worker that comes back takes its own partitions at once, and nobody
+    else does before its session has timed out. Each worker needs one of its own; without one membership is dynamic.
     A port of 0 means off.
     """
 
@@ -35,11 +36,10 @@ class StreamSettings(BaseSettings):
 
     data: Path = Path(".thumbwheel")
     kafka: KafkaConnection = KafkaConnection()
-    instance_id: str = "ingest-0"
+    instance_id: str | None = None
     group: str = "thumbwheel-ingest"
     batch_rows: Annotated[int, Field(ge=1)] = 10_000
     batch_seconds: Seconds = 1.0
-    idle_seconds: Annotated[float, Field(ge=0)] = 0.25
     retry_seconds: Seconds = 1.0
     dedupe_window: Annotated[int, Field(ge=0)] = 100_000
     refine_seconds: Seconds = 1.0
@@ -47,7 +47,7 @@ class StreamSettings(BaseSettings):
     orphan_after_seconds: Seconds = 600.0
     selection: SelectionSettings = SelectionSettings()
     compact_every_commits: Annotated[int, Field(ge=2)] = 100
-    agents_instance_id: str = "agents-0"
+    agents_instance_id: str | None = None
     agents_port: Port = 0
     agents_window_seconds: Seconds = 10.0
     agents_memory: Annotated[int, Field(ge=1)] = 200_000

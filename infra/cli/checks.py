@@ -101,12 +101,17 @@ def pins(pinned: Mapping[str, str]) -> Check:
 
 
 def embedded_broker() -> Check:
-    """Whether the embedded broker's binary is there."""
-    try:
-        broker.command(0, Path("unused"))
-    except (ThumbwheelError, OSError) as error:
-        return Check("embedded", Grade.WARN, f"no embedded broker: {error}", "run `make setup`, or use your own Kafka")
-    return Check("embedded", Grade.OK, f"noida-db {_version('noida-db')} can be started")
+    """Whether the embedded broker's packages are there."""
+    found = {name: _version(name) for name in ("kio", "crc32c", "cramjam")}
+    missing = [name for name, version in found.items() if version is None]
+    if missing:
+        return Check(
+            "embedded",
+            Grade.WARN,
+            f"no embedded broker: {', '.join(missing)} is missing",
+            "run `make setup`, or use your own Kafka",
+        )
+    return Check("embedded", Grade.OK, "the embedded broker can be started")
 
 
 def log(place: Place) -> Iterator[Check]:

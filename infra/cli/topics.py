@@ -1,10 +1,12 @@
 """`thumbwheel topics`: the topics on a broker."""
 
+from typing import Annotated
+
 import typer
 
 from infra.cli.options import Bootstrap, Data, locate
 
-app = typer.Typer(help="Create the topics on a broker, or see what is on them.", no_args_is_help=True)
+app = typer.Typer(help="Create the topics on a broker, see what is on them, or move them.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: thumbwheel topics create --bootstrap-servers kafka-1:9092")
@@ -43,6 +45,38 @@ def describe(data: Data = None, bootstrap_servers: Bootstrap = None) -> None:
     missing = len(plan()) - len(found)
     if missing:
         err().print(f"[yellow]note:[/] {missing} topics are missing; `thumbwheel topics create` makes them")
+
+
+@app.command(epilog="Example: thumbwheel topics copy --from 127.0.0.1:9092 --bootstrap-servers kafka-1:9092")
+def copy(
+    source: Annotated[str, typer.Option("--from", metavar="HOST:PORT", help="The broker to copy from.")],
+    data: Data = None,
+    bootstrap_servers: Bootstrap = None,
+) -> None:
+    """Move to another Kafka: all events into its empty topics, each at the offset that it had.
+
+    Nothing may write to either side meanwhile: stop the gateways first, copy, and start everything on the new one. The
+    tables go on where they were. An interrupted copy is taken up by the same command.
+    """
+    from rich.progress import Progress
+
+    from infra.cli.terminal import err, out, table
+    from infra.local.copying import copy_log
+    from schemas.connection import KafkaConnection
+
+    place = locate(data, bootstrap_servers)
+    with Progress(console=err(), transient=True) as progress:
+        task = progress.add_task("copying", total=None)
+        copied = copy_log(
+            KafkaConnection(bootstrap_servers=source),
+            place.kafka,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    grid = table("topic", "events", "padding", right=("events", "padding"), whole=("topic",))
+    for topic in copied:
+        grid.add_row(topic.topic, f"{topic.events:,}", f"{topic.padded:,}")
+    out().print(grid)
+    out().print(f"copied from {source} to {place.kafka.bootstrap_servers}; every event has the offset that it had")
 
 
 def kept(settings: dict[str, str]) -> str:

@@ -19,7 +19,6 @@ from infra.simulate.client import GatewayClient, GatewayFailed
 from infra.simulate.tastes import Taste
 from schemas.versions import BASE_VERSION
 
-PARALLEL = 16
 Texts = Sequence[Sequence[str]]
 """The answers of one version: for each prompt, its samples."""
 
@@ -88,7 +87,7 @@ async def ask_all(
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> list[list[str]]:
     """Every prompt, `evaluation_samples` times, to one pinned version."""
-    gate = asyncio.Semaphore(PARALLEL)
+    gate = asyncio.Semaphore(tuning.concurrency)
     done = 0
 
     async def one(number: int, sample: int) -> str:

@@ -71,18 +71,24 @@ SMOLLM2 = Tuning(
     instruction="Answer in one short sentence.",
     temperature=0.8,
     max_completion_tokens=24,
-    concurrency=16,
-    first_thumbs_after=24,
+    # A decoding step of 32 rows costs 1.6 times one of 16 in float32 on AVX2.
+    concurrency=32,
+    first_thumbs_after=32,
     closing_answers=60,
     trickle=0.1,
     evaluation_samples=1,
     cycle_timeout_seconds=1200,
     environment={
-        "THUMBWHEEL_MIN_NEW_PREFERENCES": "260",
+        "THUMBWHEEL_MIN_NEW_PREFERENCES": "220",
         # Of few labels most must teach: with the defaults it would be less than half of them.
         "THUMBWHEEL_HOLDOUT_SHARE": "0.2",
         "THUMBWHEEL_JUDGE_SHARE": "0.3",
         "THUMBWHEEL_MAX_HELD_OUT_PROMPTS": "40",
+        "THUMBWHEEL_MAX_BATCH": "32",
+        # The sixth iteration moves the policy little further for half a minute of a cycle.
+        "THUMBWHEEL_PPO__ITERATIONS": "5",
+        # Joining and aggregating each second would take a fifth of a core from the models.
+        "THUMBWHEEL_REFINE_SECONDS": "2",
     },
 )
 

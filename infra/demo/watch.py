@@ -16,7 +16,6 @@ from schemas.envelope import decode
 from schemas.errors import InvalidEvent
 from schemas.versions import ModelVersion
 
-IDLE_SECONDS = 0.25
 COUNT_EVERY = 2.0
 COUNTED_TOPICS = (topics.OUTPUTS, topics.FEEDBACK, topics.LABELS, topics.PREFERENCES)
 COUNTED_TABLES = ("outputs", "feedback", "labels", "dead_letters", "responses", "ratings", "preferences")
@@ -45,7 +44,7 @@ class Watcher:
         parts = [TopicPartition(t.name, 0, OFFSET_BEGINNING) for t in (topics.CYCLES, topics.MODEL_VERSIONS)]
         try:
             consumer.assign(parts)
-            self._follow(consumer, parts, stop)
+            self._follow(consumer, stop)
         finally:
             consumer.close()
 
@@ -53,7 +52,7 @@ class Watcher:
         """The rows of the tables, now."""
         return {name: self._lake.rows(name) for name in COUNTED_TABLES}
 
-    def _follow(self, consumer: Consumer, parts: list[TopicPartition], stop: threading.Event) -> None:
+    def _follow(self, consumer: Consumer, stop: threading.Event) -> None:
         counted = 0.0
         while not stop.is_set():
             messages = consumer.consume(100, timeout=0.1)
@@ -62,11 +61,6 @@ class Watcher:
             if time.monotonic() - counted >= COUNT_EVERY:
                 self._count(consumer)
                 counted = time.monotonic()
-            if not messages:
-                # The embedded broker answers an empty fetch at once: an idle consumer would spin.
-                consumer.pause(parts)
-                stop.wait(IDLE_SECONDS)
-                consumer.resume(parts)
 
     def _take(self, message: Message) -> None:
         if message.error() is not None:

@@ -1,15 +1,12 @@
-"""The embedded broker: noida-db as a process of its own, behind this one file.
+"""The embedded broker (`infra.broker`) as a process of its own: started, kept running, stopped.
 
-Precautions, each for a fault that was measured: the binary is run and not its Python script, which forwards no
-SIGTERM; the parent of the data folder is made first; it gets a minute to stop, because it writes its log once a second
-as a whole; and whatever consumes from it pauses between empty polls, because it has no long-poll.
+Like every process of a stack it is started again when it dies, on the same port and folder: what it acknowledged is on
+the disk, and clients find it again by themselves.
 """
 
 import contextlib
-import stat
-import subprocess
+import sys
 import time
-from importlib.resources import as_file, files
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,21 +15,21 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.local.ports import free_port, is_free
-from infra.local.tether import tethered
+from infra.local.supervisor import Command, Status, Supervisor
 from schemas.errors import BrokerUnavailable, SettingsError
 
+NAME = "broker"
 START_SECONDS = 30.0
-STOP_SECONDS = 60.0
 
 
 class EmbeddedBroker:
-    """A Kafka-protocol broker on the loopback interface; `port` 0 takes a free one."""
+    """A broker on the loopback interface; `port` 0 takes a free one. Its log is `<logs>/broker.log`."""
 
-    def __init__(self, data_dir: Path, port: int = 0, *, log_file: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, port: int = 0, *, logs: Path | None = None) -> None:
         self.data_dir = data_dir.resolve()
         self.port = port
-        self.log_file = log_file or self.data_dir.parent / "broker.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.logs = logs or self.data_dir.parent
+        self._supervisor: Supervisor | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -40,9 +37,14 @@ class EmbeddedBroker:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.process is not None and self.process.poll() is None
+    def log_file(self) -> Path:
+        """What it logs, and what it said when it died."""
+        return self.logs / f"{NAME}.log"
+
+    @property
+    def status(self) -> Status | None:
+        """Its process as it is now; None before the start and after the stop."""
+        return None if self._supervisor is None else self._supervisor.statuses()[0]
 
     def start(self) -> Self:
         """Start it and wait until it answers; raises `SettingsError` or `BrokerUnavailable`."""
@@ -50,16 +52,8 @@ class EmbeddedBroker:
             self.port = free_port()
         elif not is_free(self.port):
             raise SettingsError(f"port {self.port} is in use; stop what listens there or choose another port")
-        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                tethered(command(self.port, self.data_dir)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the terminal is not for the broker: it stops last
-            )
+        self._supervisor = Supervisor([Command(NAME, command(self.port, self.data_dir))], self.logs)
+        self._supervisor.start()
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -68,16 +62,15 @@ class EmbeddedBroker:
         return self
 
     def stop(self) -> None:
-        """Stop it, and wait until it has written its log; kills it after a minute."""
-        process, self.process = self.process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        """Stop it, and wait for its end."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.stop()
+
+    def kill(self) -> None:
+        """Kill it on the spot (SIGKILL); it is started again."""
+        assert self._supervisor is not None
+        self._supervisor.kill(NAME)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -88,33 +81,23 @@ class EmbeddedBroker:
         self.stop()
 
     def _wait_until_it_answers(self) -> None:
-        assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
+            status = self.status
+            if status is not None and status.exit_code is not None:
                 raise BrokerUnavailable(
-                    f"the broker ended at once with code {self.process.returncode}; its log {self.log_file} "
+                    f"the broker ended at once with code {status.exit_code}; its log {self.log_file} "
                     f"ends with: {_tail(self.log_file)}"
                 )
             if answers(self.bootstrap_servers):
                 return
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise BrokerUnavailable(f"the broker did not answer within {START_SECONDS:.0f} s; see {self.log_file}")
 
 
-def command(port: int, data_dir: Path) -> list[str]:
-    """The broker's command line; raises `SettingsError` where its package is missing."""
-    try:
-        with as_file(files("noida_db").joinpath("noida-db")) as found:
-            binary = Path(found)
-    except ModuleNotFoundError as error:
-        raise SettingsError("the package noida-db is missing: run `make setup`, or use --bootstrap-servers") from error
-    # The wheel does not mark its binary as executable.
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    return [
-        str(binary), "start", "--only", "kafka", "--kafka-port", str(port), "--host", "127.0.0.1",
-        "--data-dir", str(data_dir),
-    ]  # fmt: skip
+def command(port: int, data_dir: Path) -> tuple[str, ...]:
+    """The broker's command line, with this very Python."""
+    return (sys.executable, "-P", "-m", "infra.broker", "--port", str(port), "--data", str(data_dir))
 
 
 def answers(bootstrap_servers: str, timeout: float = 1.0) -> bool:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.connection import KafkaConnection
@@ -18,6 +18,8 @@ class Process:
     program: str
     what: str
     metrics: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it is told beside the settings that all share."""
 
     def command(self) -> tuple[str, ...]:
         """The command line, with this very Python. -P: a folder of the same name where the user stands is not ours."""
@@ -26,9 +28,22 @@ class Process:
 
 # In the order of starting. None waits for another: each meets the others in topics and tables, and may die at any time.
 PROCESSES = (
-    Process("ingest", "streams", "ingest", "events into bronze tables, exactly once"),
+    # Of each there is one here: as a static member it takes its partitions again at once when it is started anew.
+    Process(
+        "ingest",
+        "streams",
+        "ingest",
+        "events into bronze tables, exactly once",
+        environment={"THUMBWHEEL_INSTANCE_ID": "ingest-0"},
+    ),
     Process("refine", "streams", "refine", "bronze into ratings, preferences and label tasks"),
-    Process("agents", "streams", "agents", "live indicators by version"),
+    Process(
+        "agents",
+        "streams",
+        "agents",
+        "live indicators by version",
+        environment={"THUMBWHEEL_AGENTS_INSTANCE_ID": "agents-0"},
+    ),
     Process("gateway", "serving", "gateway", "answers chat completions, takes feedback", metrics=False),
     Process("rollout", "serving", "rollout", "decides which model version serves"),
     Process("trainer", "trainer", "run", "update cycles"),
@@ -87,4 +102,7 @@ def environments(
     if unknown:
         raise SettingsError(f"there is no process {', '.join(sorted(unknown))}; there are {', '.join(BY_NAME)}")
     ports = {name: {"THUMBWHEEL_METRICS_PORT": str(port)} for name, port in metrics_ports.items()}
-    return {name: {**shared, **ports.get(name, {}), **overrides.get(name, {})} for name in BY_NAME}
+    return {
+        name: {**shared, **ports.get(name, {}), **process.environment, **overrides.get(name, {})}
+        for name, process in BY_NAME.items()
+    }

@@ -1,7 +1,7 @@
 """Everything on one machine: broker, topics, services; the state under one data folder.
 
 LocalStack ── starts ──► broker ──► topics ──► ingest, refine, agents, gateway, rollout, trainer
-    │                      (not where --bootstrap-servers names a Kafka)      ▲
+    │                   ▲  (not where --bootstrap-servers names a Kafka)      ▲
     └── one a data folder (lock) ── restarts what dies ───────────────────────┘
 
 with LocalStack(StackOptions(data=Path(".thumbwheel"))) as stack:
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from infra.local import state
+from infra.local import broker, state
 from infra.local.broker import EmbeddedBroker
 from infra.local.ports import free_port, is_free
 from infra.local.processes import PROCESSES, Model, environment, environments, public_name
@@ -126,21 +126,25 @@ class LocalStack:
         self.stop()
 
     def processes(self) -> list[Status]:
-        """The services as they are now (the broker is not among them)."""
-        return self._supervisor.statuses() if self._supervisor else []
+        """The embedded broker, if there is one, and the services as they are now."""
+        kept = [self._broker.status] if self._broker else []
+        services = self._supervisor.statuses() if self._supervisor else []
+        return [*(status for status in kept if status is not None), *services]
 
     def kill(self, name: str) -> None:
-        """Kill a service on the spot (SIGKILL); it is started again."""
+        """Kill a process on the spot (SIGKILL); it is started again."""
+        if name == broker.NAME:
+            assert self._broker is not None
+            self._broker.kill()
+            return
         assert self._supervisor is not None
         self._supervisor.kill(name)
 
     def check(self) -> None:
-        """Raise `StackFailed` where a process has been given up, or the broker is gone."""
+        """Raise `StackFailed` where a process has been given up."""
         for status in self.processes():
             if status.given_up:
                 raise StackFailed(f"{status.name} does not stay up; its log says why: {status.log}")
-        if self._broker is not None and not self._broker.alive:
-            raise StackFailed(f"the broker has ended; its log says why: {self._broker.log_file}")
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until the gateway says that it is ready; raises `StackFailed`."""
@@ -160,9 +164,7 @@ class LocalStack:
         model = Model(public_name(self.options.model), self._prepare_model())
         if self.options.kafka is None:
             self._progress("starting the embedded broker")
-            self._broker = EmbeddedBroker(
-                self.data / "broker", self.options.broker_port, log_file=self.logs / "broker.log"
-            ).start()
+            self._broker = EmbeddedBroker(self.data / "broker", self.options.broker_port, logs=self.logs).start()
             self.kafka = KafkaConnection(bootstrap_servers=self._broker.bootstrap_servers)
         for difference in create_topics(self.kafka).differing:
             logger.warning("a topic is not as planned: %s", difference)
@@ -186,8 +188,8 @@ class LocalStack:
 
     def _write_state(self, statuses: Sequence[Status]) -> None:
         pids = {status.name: status.pid for status in statuses}
-        if self._broker is not None and self._broker.process is not None:
-            pids["broker"] = self._broker.process.pid
+        if self._broker is not None and self._broker.status is not None:
+            pids[broker.NAME] = self._broker.status.pid
         written = state.StackState(
             pid=os.getpid(),
             gateway_url=self.gateway_url,

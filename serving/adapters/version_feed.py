@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from schemas.connection import KafkaConnection
 from schemas.envelope import decode
@@ -31,7 +31,6 @@ class VersionFeed:
         connection: KafkaConnection,
         *,
         client_id: str,
-        idle_seconds: float,
         on_change: Callable[[Board], None],
         on_bad_event: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -46,7 +45,6 @@ class VersionFeed:
             "error_cb": self._on_error,
             "logger": logging.getLogger("librdkafka"),
         }
-        self._idle_seconds = idle_seconds
         self._on_change = on_change
         self._on_bad_event = on_bad_event
         self._board = Board()
@@ -83,21 +81,18 @@ class VersionFeed:
         try:
             consumer.assign([TopicPartition(_PARTITION.topic, _PARTITION.partition, OFFSET_BEGINNING)])
             while not self._closing.is_set():
-                if not self._take(consumer.consume(200, timeout=0.2)):
-                    self._rest(consumer)
+                self._take(consumer.consume(200, timeout=0.2))
         finally:
             consumer.close()
 
-    def _take(self, messages: list[Message]) -> bool:
-        """Fold the messages; whether there were events among them."""
+    def _take(self, messages: list[Message]) -> None:
+        """Fold the messages."""
         board = self._board
-        events = 0
         at_end = False
         for message in messages:
             error = message.error()
             if error is None:
                 board = self._fold(board, message)
-                events += 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 at_end = True
             else:
@@ -109,9 +104,10 @@ class VersionFeed:
             self._caught_up.set()
         if changed or first_end:
             self._on_change(board)
-        return events > 0
 
     def _fold(self, board: Board, message: Message) -> Board:
+        if message.value() is None:
+            return board  # a tombstone: a compacted topic's way of forgetting
         headers = [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in message.headers() or []]
         try:
             event = decode(ModelVersion, message.value(), headers)
@@ -122,15 +118,6 @@ class VersionFeed:
         extra = {"event_id": event.id, "version": event.data.version, "state": event.data.state.value}
         logger.info("version event", extra=extra)
         return board.apply(event.data, event.time)
-
-    def _rest(self, consumer: Consumer) -> None:
-        try:
-            consumer.pause([_PARTITION])
-            self._closing.wait(self._idle_seconds)
-            consumer.resume([_PARTITION])
-        except KafkaException as error:
-            self._on_error(error.args[0])
-            self._closing.wait(self._idle_seconds)
 
     def _on_error(self, error: KafkaError) -> None:
         if time.monotonic() - self._last_log > 10:

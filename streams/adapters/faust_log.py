@@ -1,58 +1,11 @@
-"""Faust on a Kafka connection of ours: credentials, and a consumer that rests while there is nothing to read.
+"""Faust on a Kafka connection of ours: addresses and credentials."""
 
-Faust's consumer always has a fetch under way. A broker that answers an empty fetch at once, instead of holding it
-back for a while, makes that a loop that costs half a core on each side. So after an empty round the assignment is
-paused for a moment, in the consumer's own thread; aiokafka keeps what a fetch brings that was already on its way.
-"""
-
-import asyncio
 import ssl
-from typing import Any
 
-import aiokafka
 import faust
-from faust.transport.drivers import aiokafka as driver
 from faust.types.auth import CredentialsT
 
 from schemas.connection import KafkaConnection
-
-LISTEN_SECONDS = 0.1
-
-
-def resting_transport(urls: Any, app: faust.App, *, idle_seconds: float) -> driver.Transport:
-    """Faust's own Kafka transport with a consumer that rests `idle_seconds` after an empty round."""
-
-    class Thread(driver.AIOKafkaConsumerThread):
-        async def _fetch_records(
-            self,
-            consumer: aiokafka.AIOKafkaConsumer,
-            active_partitions: Any,
-            timeout: Any = None,
-            max_records: Any = None,
-        ) -> Any:
-            records = await super()._fetch_records(consumer, active_partitions, LISTEN_SECONDS, max_records)
-            if not records and idle_seconds > 0:
-                await _rest(consumer, idle_seconds)
-            return records
-
-    class Consumer(driver.Consumer):
-        def _new_consumer_thread(self) -> Thread:
-            return Thread(self, loop=self.loop, beacon=self.beacon)
-
-    class Transport(driver.Transport):
-        pass
-
-    Transport.Consumer = Consumer
-    return Transport(urls, app)
-
-
-async def _rest(consumer: aiokafka.AIOKafkaConsumer, seconds: float) -> None:
-    paused = consumer.assignment()
-    consumer.pause(*paused)
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        consumer.resume(*(paused & consumer.assignment()))
 
 
 def broker_urls(kafka: KafkaConnection) -> list[str]:

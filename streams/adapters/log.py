@@ -1,15 +1,11 @@
 """The log: a consumer that lets the tables say where to begin, and a producer that tells when it is safe.
 
-Consumer precautions: static membership (a worker that comes back takes its partitions without a rebalance); topics
-exist beforehand; when every partition has reported its end the assignment is paused for a moment, because a broker
-without long-polling would burn a core answering empty fetches (Kafka itself is not hurt by it); on loss of a
-partition what is buffered for it is dropped, never flushed. Pausing after a poll that was merely empty would starve:
-a pause throws away the fetch that is on its way.
+Consumer precautions: topics exist beforehand; on loss of a partition what is buffered for it is dropped, never flushed;
+with an instance id (static membership) a worker that comes back takes its partitions without a rebalance.
 """
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
@@ -72,30 +68,28 @@ class Consumer:
         topics: Sequence[str],
         *,
         group: str,
-        instance_id: str,
+        instance_id: str | None,
         where: Callable[[Place], int | None],
         gone: Callable[[Iterable[Place]], None],
     ) -> None:
         self._where, self._gone = where, gone
         self._assigned: list[Place] = []
-        self._ended: set[Place] = set()
         self._failure: Exception | None = None
         self._consumer = KafkaConsumer(
             kafka.client_config()
             | {
                 "group.id": group,
-                "group.instance.id": instance_id,
-                "client.id": instance_id,
+                "client.id": instance_id or group,
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 200_000,
                 "queued.max.messages.kbytes": 65_536,
                 "session.timeout.ms": 10_000,
                 "topic.metadata.refresh.interval.ms": 30_000,
-            },
+            }
+            | ({} if instance_id is None else {"group.instance.id": instance_id}),
             logger=_client_logger(),
         )
         self._consumer.subscribe(list(topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
@@ -107,35 +101,15 @@ class Consumer:
             raise self._failure
         return [m for m in messages if self._is_event(m)]
 
-    @property
-    def at_end(self) -> bool:
-        """Whether every partition of ours has said that there is no more, since the last rest."""
-        return bool(self._assigned) and self._ended.issuperset(self._assigned)
-
     def _is_event(self, message: KafkaMessage) -> bool:
-        """Whether this is an event, and no word of the log; the order of both tells whether a partition has ended."""
+        """Whether this is an event, and no word of the log."""
         error = message.error()
-        place = (message.topic() or "", message.partition() or 0)
         if error is None:
-            self._ended.discard(place)
-        elif error.code() == KafkaError._PARTITION_EOF:
-            self._ended.add(place)
-        elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return True
+        if error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
             raise SettingsError(f"the log has shut this worker out: {error}; does another one use its instance id?")
-        else:
-            logger.info("the log says: %s", error)
-        return error is None
-
-    def rest(self, seconds: float) -> None:
-        """Take nothing for a moment, and stay a member of the group."""
-        places = [TopicPartition(t, p) for t, p in self._assigned]
-        if places:
-            self._consumer.pause(places)
-        time.sleep(seconds)
-        still = [p for p in places if (p.topic, p.partition) in self._assigned]
-        if still:
-            self._consumer.resume(still)
-        self._ended.clear()
+        logger.info("the log says: %s", error)
+        return False
 
     def seek(self, positions: Mapping[Place, int | None]) -> None:
         """Go on from here, for partitions that are ours."""

@@ -76,7 +76,6 @@ class Kit:
             data=data,
             kafka=KafkaConnection(bootstrap_servers=bootstrap),
             batch_seconds=0.05,
-            idle_seconds=0.02,
             retry_seconds=0.1,
             refine_seconds=0.1,
         )
@@ -117,7 +116,6 @@ class Kit:
             "DATA": str(self.data),
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "BATCH_SECONDS": "0.05",
-            "IDLE_SECONDS": "0.02",
             "REFINE_SECONDS": "0.1",
             **more,
         }

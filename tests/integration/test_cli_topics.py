@@ -17,7 +17,7 @@ def test_a_broker_starts_in_a_folder_that_does_not_exist_yet_and_stops(tmp_path:
     broker = EmbeddedBroker(tmp_path / "not" / "yet" / "data")
     with broker:
         assert answers(broker.bootstrap_servers)
-    assert not broker.alive
+    assert broker.status is None
     assert not answers(broker.bootstrap_servers, timeout=0.2)
 
 

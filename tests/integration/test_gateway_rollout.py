@@ -15,7 +15,6 @@ from tests.unit.serving.conftest import write_adapter
 def start(bootstrap: str) -> subprocess.Popen[bytes]:
     environment = dict(os.environ) | {
         "THUMBWHEEL_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        "THUMBWHEEL_IDLE_SECONDS": "0.1",
     }
     return subprocess.Popen([sys.executable, "-m", "serving", "rollout"], env=environment, cwd=ROOT)
 

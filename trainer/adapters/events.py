@@ -163,6 +163,8 @@ class KafkaEvents:
 
 
 def _apply(board: Board, message: Message) -> Board:
+    if message.value() is None:
+        return board  # a tombstone: a compacted topic's way of forgetting
     headers = [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in message.headers() or []]
     try:
         event = decode(ModelVersion, message.value(), headers)

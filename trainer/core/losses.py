@@ -93,11 +93,15 @@ def gae(
 
 
 def whiten(values: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor:
-    """Scale what is under the mask to mean 0 (unless `keep_mean`) and variance 1; 0 elsewhere."""
-    real = values[mask]
+    """Scale what is under the mask to mean 0 (unless `keep_mean`) and variance 1; 0 elsewhere.
+
+    In double: values that hardly differ would otherwise be scaled around a mean of their rounding errors.
+    """
+    wide = values.double()
+    real = wide[mask]
     mean = real.mean()
-    scaled = (values - mean) * torch.rsqrt(real.var(correction=0) + 1e-8)
-    return torch.where(mask, scaled + mean if keep_mean else scaled, 0.0)
+    scaled = (wide - mean) * torch.rsqrt(real.var(correction=0) + 1e-8)
+    return torch.where(mask, scaled + mean if keep_mean else scaled, 0.0).to(values.dtype)
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def fit_ensemble(
     *,
     held_out: RewardData | None = None,
 ) -> tuple[RewardEnsemble, RewardReport]:
-    """Fit the heads on `data`; report on `held_out`, or on cross-validation folds without it.
+    """Fit the heads on `data`; report on `held_out`, or without it on `data` itself by cross-validation.
 
     Raises NotEnoughData if there are no usable labels.
     """
@@ -173,12 +173,20 @@ def fit_ensemble(
     l2 = _choose_l2(data, config, fold_N)
     weights_GH = _bootstrap(int(data.groups_N.max()) + 1, config.heads, generator)
     ensemble = _fit(data, config, l2, weights_GH)
-    if held_out is None:
-        held_out = _subset(data, fold_N == 0)
-        tested = _fit(_subset(data, fold_N != 0), config, l2, weights_GH)
-    else:
-        tested = ensemble
-    return ensemble, evaluate(tested, held_out, l2=l2, trained_on=data)
+    if held_out is not None:
+        return ensemble, evaluate(ensemble, held_out, l2=l2, trained_on=data)
+    scores_N = _out_of_fold(data, config, l2, weights_GH, fold_N)
+    return ensemble, _report(scores_N, data, l2=l2, trained_on=data)
+
+
+def _out_of_fold(data: RewardData, config: RewardConfig, l2: float, weights_GH: Tensor, fold_N: Tensor) -> Tensor:
+    """The score N of each answer by an ensemble that has seen nothing of its prompt."""
+    scores_N = torch.zeros(len(data.features_NF))
+    for fold in range(config.folds):
+        others, here_N = _subset(data, fold_N != fold), fold_N == fold
+        if len(others.pairs_P2) + len(others.rated_R) and bool(here_N.any()):
+            scores_N[here_N] = _fit(others, config, l2, weights_GH).score(data.features_NF[here_N]).mean(1)
+    return scores_N
 
 
 def _folds(groups_N: Tensor, folds: int, generator: torch.Generator) -> Tensor:
@@ -270,7 +278,10 @@ def _normalized(weights_KH: Tensor) -> Tensor:
 
 def evaluate(ensemble: RewardEnsemble, held_out: RewardData, *, l2: float, trained_on: RewardData) -> RewardReport:
     """Accuracy, calibration and length baseline of the ensemble's mean score on held-out labels."""
-    scores_N = ensemble.score(held_out.features_NF).mean(1)
+    return _report(ensemble.score(held_out.features_NF).mean(1), held_out, l2=l2, trained_on=trained_on)
+
+
+def _report(scores_N: Tensor, held_out: RewardData, *, l2: float, trained_on: RewardData) -> RewardReport:
     chosen, rejected = held_out.pairs_P2.unbind(1)
     margins_P = scores_N[chosen] - scores_N[rejected]
     longer_P = held_out.lengths_N[chosen] - held_out.lengths_N[rejected]

@@ -34,7 +34,7 @@ def test_a_local_model_needs_no_hub_and_an_id_may_ask_it(tmp_path: Path) -> None
 def test_what_one_process_is_told_goes_before_what_all_are_told() -> None:
     told = environments({"A": "all"}, {"trainer": {"A": "trainer"}}, {"trainer": 7, "ingest": 8})
     assert told["trainer"] == {"A": "trainer", "THUMBWHEEL_METRICS_PORT": "7"}
-    assert told["ingest"] == {"A": "all", "THUMBWHEEL_METRICS_PORT": "8"}
+    assert told["ingest"] == {"A": "all", "THUMBWHEEL_METRICS_PORT": "8", "THUMBWHEEL_INSTANCE_ID": "ingest-0"}
     assert told["gateway"] == {"A": "all"}
 
 
