@@ -7,8 +7,8 @@ from infra.cli.app import app
 GROUPS = ("versions", "topics", "models")
 COMMANDS = (
     "demo", "up", "label", "replay", "train", "doctor", "gateway", "rollout", "ingest", "refine", "agents", "trainer",
-    "versions list", "versions show", "versions promote", "versions rollback", "topics create", "topics describe", "topics copy",
-    "models prepare",
+    "versions list", "versions show", "versions promote", "versions rollback", "topics create", "topics describe",
+    "topics copy", "models prepare",
 )  # fmt: skip
 
 
