@@ -51,10 +51,11 @@ async def _serve(options: BrokerOptions) -> None:
         await server.start()
         _serve_metrics(node)
         logger.info("listening", extra={"host": options.host, "port": options.port, "data": str(options.data)})
-        upkeep = asyncio.create_task(keep_up(node))
+        beside = [asyncio.create_task(work) for work in (server.warm_up(), keep_up(node))]
         await stop.wait()
         logger.info("stopping")
-        upkeep.cancel()
+        for task in beside:
+            task.cancel()
         await server.close()
     finally:
         await node.close()

@@ -20,9 +20,9 @@ from typing import Any
 from kio.schema.errors import ErrorCode
 
 from infra.broker.api.caller import Caller
-from infra.broker.api.table import PRODUCE, Handler, api_versions_response, table
+from infra.broker.api.table import ROWS, Handlers, api_versions_response
 from infra.broker.node import Node
-from infra.broker.wire import API_VERSIONS, BadFrame, Request, Spoken, UnknownVersion, Wire, write
+from infra.broker.wire import API_VERSIONS, PRODUCE, BadFrame, Request, UnknownVersion, Wire, write
 from schemas.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ class Server:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._handlers: dict[Spoken, Handler] = table(node)
-        self._wire = Wire(tuple(self._handlers))
+        self._handlers = Handlers(node)
+        self._wire = Wire(ROWS)
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
@@ -58,6 +58,10 @@ class Server:
             raise SettingsError(
                 f"port {options.port} on {options.host} {why}; stop what listens there or choose another --port"
             ) from error
+
+    async def warm_up(self) -> None:
+        """Load what the first requests of each kind will need."""
+        await self._handlers.warm_up()
 
     async def close(self) -> None:
         """Take no more, and end what is open: what was not answered was not acknowledged."""
@@ -104,7 +108,7 @@ class _Connection:
         self,
         node: Node,
         wire: Wire,
-        handlers: dict[Spoken, Handler],
+        handlers: Handlers,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -155,10 +159,10 @@ class _Connection:
         try:
             row, request = self._wire.read(frame)
         except UnknownVersion as error:
-            refusal = api_versions_response(self._wire, ErrorCode.unsupported_version)
+            refusal = api_versions_response(ErrorCode.unsupported_version)
             await self._send(write(API_VERSIONS, 0, error.correlation_id, refusal))
             return
-        answer = self._handlers[row](request.body, Caller(request.client_id, self._host, request.version))
+        answer = self._handlers.of(row)(request.body, Caller(request.client_id, self._host, request.version))
         if request.key == PRODUCE:
             await self._line.put((request, answer))
             return

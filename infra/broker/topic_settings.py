@@ -11,6 +11,8 @@ from infra.broker.log import LogConfig
 MAX_LONG = 2**63 - 1
 BOOLEAN, STRING, INT, LONG, DOUBLE, LIST = 1, 2, 3, 5, 6, 7
 """Kinds as DescribeConfigs numbers them."""
+FROM_TOPIC, FROM_DEFAULT = 1, 5
+"""Where a value comes from, likewise."""
 
 
 @dataclass(frozen=True)

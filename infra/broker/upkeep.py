@@ -24,6 +24,10 @@ async def keep_up(node: Node) -> None:
                 await asyncio.sleep(0)
         node.metrics.stored.set(stored)
         await node.coordinator.expire()
+        # Where the disk was full when a topic was deleted, its successor must not inherit what was committed for it.
+        for name in node.coordinator.topics_with_offsets():
+            if name not in node.topics:
+                await node.coordinator.topic_deleted(name)
 
 
 async def _look_after(log: PartitionLog) -> None:

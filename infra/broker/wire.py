@@ -21,9 +21,12 @@ from typing import Any, cast, get_args, get_origin
 
 from kio.index import load_request_schema, load_response_schema
 from kio.schema.errors import ErrorCode
+from kio.schema.index import api_key_map
 from kio.serial import entity_reader, entity_writer
 
-API_VERSIONS = 18
+KEYS = {name: key for key, name in api_key_map.items()}
+API_VERSIONS = KEYS["api_versions"]
+PRODUCE = KEYS["produce"]
 HEADER_START = 8
 """API key, API version, correlation id: what every request begins with."""
 
@@ -42,26 +45,31 @@ class UnknownVersion(BadFrame):
 
 @dataclass(frozen=True)
 class Spoken:
-    """Versions `lowest` to that of `request` of one API. `advertised` is a lower bound told to clients instead."""
+    """Versions `lowest` to `highest` of one API, as kio names it, and who answers them.
 
-    request: Any
+    `handler` speaks the highest. `advertised` is a lower bound told to clients instead of the true one.
+    """
+
+    api: str
     lowest: int
+    highest: int
+    handler: str
     advertised: int | None = None
 
     @property
     def key(self) -> int:
         """The API key."""
-        return int(self.request.__api_key__)
+        return KEYS[self.api]
 
-    @property
-    def highest(self) -> int:
-        """The newest version, which the handler speaks."""
-        return int(self.request.__version__)
+    def load(self) -> None:
+        """Load the schemas of the version that the handler speaks."""
+        load_request(self.key, self.highest)
+        load_response(self.key, self.highest)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as its handler sees it; `answered_as` is the response class of the version that was asked."""
+    """A request as its handler sees it; `version` is the one that was asked, and is answered."""
 
     key: int
     version: int
@@ -110,7 +118,13 @@ def _read(row: Spoken, key: int, version: int, frame: bytes) -> Request:
     # Bytes may be left over, as Kafka lets them be: librdkafka's Metadata has some.
     body, _ = entity_reader(asked)(frame, start)
     check_arrays(asked)(body)
-    return Request(key, version, header.correlation_id, header.client_id or "", translator(asked, row.request)(body))
+    return Request(
+        key,
+        version,
+        header.correlation_id,
+        header.client_id or "",
+        translator(asked, load_request(key, row.highest))(body),
+    )
 
 
 def write(key: int, version: int, correlation_id: int, response: Any) -> bytes:

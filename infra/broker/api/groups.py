@@ -3,8 +3,9 @@
 # kio's number types are phantoms of int: plain numbers are what its writers take.
 # pyright: reportArgumentType=false
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from typing import TypeVar
 
 from kio.schema.delete_groups.v2.request import DeleteGroupsRequest
 from kio.schema.delete_groups.v2.response import DeletableGroupResult, DeleteGroupsResponse
@@ -19,7 +20,7 @@ from kio.schema.heartbeat.v4.request import HeartbeatRequest
 from kio.schema.heartbeat.v4.response import HeartbeatResponse
 from kio.schema.join_group.v9 import request as join_request
 from kio.schema.join_group.v9 import response as join_response
-from kio.schema.leave_group.v2 import request as leave_one
+from kio.schema.leave_group.v2 import request as leave_one_request
 from kio.schema.leave_group.v2 import response as left_one
 from kio.schema.leave_group.v5 import request as leave_request
 from kio.schema.leave_group.v5 import response as leave_response
@@ -29,7 +30,7 @@ from kio.schema.offset_commit.v9 import request as commit_request
 from kio.schema.offset_commit.v9 import response as commit_response
 from kio.schema.offset_delete.v0 import request as forget_request
 from kio.schema.offset_delete.v0 import response as forget_response
-from kio.schema.offset_fetch.v7 import request as fetch_one
+from kio.schema.offset_fetch.v7 import request as fetch_one_request
 from kio.schema.offset_fetch.v7 import response as fetched_one
 from kio.schema.offset_fetch.v9 import request as fetch_request
 from kio.schema.offset_fetch.v9 import response as fetch_response
@@ -51,12 +52,13 @@ from infra.broker.group_messages import (
 )
 from infra.broker.node import NODE_ID, Node
 
+T = TypeVar("T")
 NOTHING = timedelta(0)
 GROUP, TRANSACTION = 0, 1
 """What FindCoordinator can be asked for."""
 
 
-class Groups:
+class Handlers:
     """Handlers of one node."""
 
     def __init__(self, node: Node) -> None:
@@ -159,7 +161,9 @@ class Groups:
         )
         return HeartbeatResponse(throttle_time=NOTHING, error_code=error)
 
-    async def leave_one(self, request: leave_one.LeaveGroupRequest, caller: Caller) -> left_one.LeaveGroupResponse:
+    async def leave_one(
+        self, request: leave_one_request.LeaveGroupRequest, caller: Caller
+    ) -> left_one.LeaveGroupResponse:
         """Versions up to 2 name one member."""
         left = self._groups.leave(request.group_id, [Leaving(member_id=request.member_id)])
         return left_one.LeaveGroupResponse(throttle_time=NOTHING, error_code=left[0].error)
@@ -224,66 +228,53 @@ class Groups:
         topics = self._node.topics
         return place.topic in topics and 0 <= place.partition < len(topics.named(place.topic).logs)
 
-    async def fetch_one(self, request: fetch_one.OffsetFetchRequest, caller: Caller) -> fetched_one.OffsetFetchResponse:
+    async def fetch_one(
+        self, request: fetch_one_request.OffsetFetchRequest, caller: Caller
+    ) -> fetched_one.OffsetFetchResponse:
         """Versions up to 7 ask for one group."""
-        wanted = None if request.topics is None else _places((t.name, t.partition_indexes) for t in request.topics)
-        return fetched_one.OffsetFetchResponse(
-            throttle_time=NOTHING,
-            topics=tuple(
-                fetched_one.OffsetFetchResponseTopic(
-                    name=topic,
-                    partitions=tuple(
-                        fetched_one.OffsetFetchResponsePartition(
-                            partition_index=place.partition,
-                            committed_offset=committed.offset,
-                            committed_leader_epoch=committed.leader_epoch,
-                            metadata=committed.metadata,
-                            error_code=ErrorCode.none,
-                        )
-                        for place, committed in found
-                    ),
-                )
-                for topic, found in self._committed(request.group_id, wanted).items()
-            ),
-        )
+        schema = fetched_one
+        topics = self._committed(request, schema.OffsetFetchResponseTopic, schema.OffsetFetchResponsePartition)
+        return schema.OffsetFetchResponse(throttle_time=NOTHING, topics=topics)
 
     async def fetch(
         self, request: fetch_request.OffsetFetchRequest, caller: Caller
     ) -> fetch_response.OffsetFetchResponse:
         """Committed offsets, of some partitions or of all; -1 where there is none."""
-
-        def fetched(group: fetch_request.OffsetFetchRequestGroup) -> fetch_response.OffsetFetchResponseGroup:
-            wanted = None if group.topics is None else _places((t.name, t.partition_indexes) for t in group.topics)
-            return fetch_response.OffsetFetchResponseGroup(
-                group_id=group.group_id,
-                topics=tuple(
-                    fetch_response.OffsetFetchResponseTopics(
-                        name=topic,
-                        partitions=tuple(
-                            fetch_response.OffsetFetchResponsePartitions(
-                                partition_index=place.partition,
-                                committed_offset=committed.offset,
-                                committed_leader_epoch=committed.leader_epoch,
-                                metadata=committed.metadata,
-                                error_code=ErrorCode.none,
-                            )
-                            for place, committed in found
-                        ),
-                    )
-                    for topic, found in self._committed(group.group_id, wanted).items()
-                ),
-            )
-
-        return fetch_response.OffsetFetchResponse(throttle_time=NOTHING, groups=tuple(map(fetched, request.groups)))
+        schema = fetch_response
+        return schema.OffsetFetchResponse(
+            throttle_time=NOTHING,
+            groups=tuple(
+                schema.OffsetFetchResponseGroup(
+                    group_id=group.group_id,
+                    topics=self._committed(
+                        group, schema.OffsetFetchResponseTopics, schema.OffsetFetchResponsePartitions
+                    ),
+                )
+                for group in request.groups
+            ),
+        )
 
     def _committed(
-        self, group_id: str, wanted: list[TopicPartition] | None
-    ) -> dict[str, list[tuple[TopicPartition, Committed]]]:
-        known = self._groups.fetch_offsets(group_id, wanted)
-        by_topic: dict[str, list[tuple[TopicPartition, Committed]]] = {}
+        self,
+        asked: fetch_one_request.OffsetFetchRequest | fetch_request.OffsetFetchRequestGroup,
+        topic: Callable[..., T],
+        partition: Callable[..., object],
+    ) -> tuple[T, ...]:
+        """What one group has committed, in the classes of the version that was asked."""
+        wanted = None if asked.topics is None else _places((t.name, t.partition_indexes) for t in asked.topics)
+        known = self._groups.fetch_offsets(asked.group_id, wanted)
+        by_topic: dict[str, list[object]] = {}
         for place in sorted(known) if wanted is None else wanted:
-            by_topic.setdefault(place.topic, []).append((place, known.get(place, _NEVER)))
-        return by_topic
+            committed = known.get(place, _NEVER)
+            told = partition(
+                partition_index=place.partition,
+                committed_offset=committed.offset,
+                committed_leader_epoch=committed.leader_epoch,
+                metadata=committed.metadata,
+                error_code=ErrorCode.none,
+            )
+            by_topic.setdefault(place.topic, []).append(told)
+        return tuple(topic(name=name, partitions=tuple(parts)) for name, parts in by_topic.items())
 
     async def forget_offsets(
         self, request: forget_request.OffsetDeleteRequest, caller: Caller

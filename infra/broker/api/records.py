@@ -8,16 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TypeVar
+from typing import Any
 
 from kio.schema.delete_records.v2 import request as delete_request
 from kio.schema.delete_records.v2 import response as delete_response
 from kio.schema.errors import ErrorCode
-from kio.schema.fetch.v12 import request as fetch_by_name
 from kio.schema.fetch.v12 import response as fetched_by_name
-from kio.schema.fetch.v16 import request as fetch_by_id
+from kio.schema.fetch.v12.request import FetchRequest as FetchByName
+from kio.schema.fetch.v12.response import FetchResponse as FetchedByName
 from kio.schema.fetch.v16 import response as fetched_by_id
+from kio.schema.fetch.v16.request import FetchRequest
+from kio.schema.fetch.v16.response import FetchResponse
 from kio.schema.init_producer_id.v5.request import InitProducerIdRequest
 from kio.schema.init_producer_id.v5.response import InitProducerIdResponse
 from kio.schema.list_offsets.v8 import request as list_request
@@ -33,7 +34,6 @@ from infra.broker.log import PartitionLog
 from infra.broker.node import LEADER_EPOCH, Node, now_ms
 from infra.broker.topics import Topic
 
-P = TypeVar("P")
 NOTHING = timedelta(0)
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL = -1, -2, -3, -4
 MAX_FETCH_BYTES = 50 * 1024 * 1024
@@ -53,7 +53,7 @@ class _Stored:
     durable: Awaitable[None] | None = None
 
 
-class Records:
+class Handlers:
     """Handlers of one node."""
 
     def __init__(self, node: Node) -> None:
@@ -116,46 +116,35 @@ class Records:
             )
         )
 
-    async def fetch_by_name(self, request: fetch_by_name.FetchRequest, caller: Caller) -> fetched_by_name.FetchResponse:
+    async def fetch_by_name(self, request: FetchByName, caller: Caller) -> FetchedByName:
         """Versions up to 12 name topics."""
-        wanted = [
-            _Wanted(t.topic, partial(self._node.topics.named, t.topic), p.partition, p.fetch_offset,
-                    p.partition_max_bytes, p.current_leader_epoch)
-            for t in request.topics for p in t.partitions
-        ]  # fmt: skip
-        if request.session_id != 0:
-            return fetched_by_name.FetchResponse(
-                throttle_time=NOTHING, error_code=ErrorCode.fetch_session_id_not_found, responses=()
-            )
-        found = await self._fetched(wanted, request.max_wait, request.min_bytes, request.max_bytes)
-        grouped = _grouped(found, fetched_by_name.PartitionData)
-        return fetched_by_name.FetchResponse(
-            throttle_time=NOTHING,
-            error_code=ErrorCode.none,
-            responses=tuple(
-                fetched_by_name.FetchableTopicResponse(topic=topic, partitions=tuple(parts))
-                for topic, parts in grouped.items()
-            ),
-        )
+        return await self._fetch(request, fetched_by_name, "topic", self._node.topics.named)
 
-    async def fetch_by_id(self, request: fetch_by_id.FetchRequest, caller: Caller) -> fetched_by_id.FetchResponse:
+    async def fetch_by_id(self, request: FetchRequest, caller: Caller) -> FetchResponse:
         """Later versions give topic ids."""
+        return await self._fetch(request, fetched_by_id, "topic_id", self._node.topics.identified)
+
+    async def _fetch(
+        self, request: FetchByName | FetchRequest, schema: Any, by: str, find: Callable[[Any], Topic]
+    ) -> Any:
+        """`schema` is kio's module of the response, `by` the field that says which topic is meant."""
+        if request.session_id != 0:  # none was ever given
+            code = ErrorCode.fetch_session_id_not_found
+            return schema.FetchResponse(throttle_time=NOTHING, error_code=code, responses=())
         wanted = [
-            _Wanted(t.topic_id, partial(self._node.topics.identified, t.topic_id), p.partition,
-                    p.fetch_offset, p.partition_max_bytes, p.current_leader_epoch)
-            for t in request.topics for p in t.partitions
-        ]  # fmt: skip
-        if request.session_id != 0:
-            return fetched_by_id.FetchResponse(
-                throttle_time=NOTHING, error_code=ErrorCode.fetch_session_id_not_found, responses=()
-            )
+            _Wanted(getattr(t, by), find, p.partition, p.fetch_offset, p.partition_max_bytes, p.current_leader_epoch)
+            for t in request.topics
+            for p in t.partitions
+        ]
         found = await self._fetched(wanted, request.max_wait, request.min_bytes, request.max_bytes)
-        grouped = _grouped(found, fetched_by_id.PartitionData)
-        return fetched_by_id.FetchResponse(
+        grouped: dict[Any, list[Any]] = {}
+        for part in found:
+            grouped.setdefault(part.wanted.topic, []).append(_partition_data(part, schema.PartitionData))
+        return schema.FetchResponse(
             throttle_time=NOTHING,
             error_code=ErrorCode.none,
             responses=tuple(
-                fetched_by_id.FetchableTopicResponse(topic_id=topic, partitions=tuple(parts))
+                schema.FetchableTopicResponse(**{by: topic}, partitions=tuple(parts))
                 for topic, parts in grouped.items()
             ),
         )
@@ -300,8 +289,8 @@ def _told(part: _Stored, error: BrokerError | None) -> produce_response.Partitio
 class _Wanted:
     """A partition in a Fetch; `topic` is a name or an id, as the client gave it."""
 
-    topic: object
-    find: Callable[[], Topic]
+    topic: Any
+    find: Callable[[Any], Topic]
     partition: int
     offset: int
     max_bytes: int
@@ -324,7 +313,7 @@ def _read_all(wanted: Sequence[_Wanted], budget: int) -> list[_Found]:
     for part in wanted:
         log = None
         try:
-            log = part.find().log(part.partition)
+            log = part.find(part.topic).log(part.partition)
             _check_epoch(part.epoch)
             records = log.read(part.offset, min(part.max_bytes, budget), minimum_one=not any(f.records for f in found))
         except BrokerError as error:
@@ -335,22 +324,17 @@ def _read_all(wanted: Sequence[_Wanted], budget: int) -> list[_Found]:
     return found
 
 
-def _grouped(found: Sequence[_Found], data: Callable[..., P]) -> dict[object, list[P]]:
-    grouped: dict[object, list[P]] = {}
-    for part in found:
-        high = -1 if part.log is None else part.log.high_watermark
-        grouped.setdefault(part.wanted.topic, []).append(
-            data(
-                partition_index=part.wanted.partition,
-                error_code=part.error,
-                high_watermark=high,
-                last_stable_offset=high,
-                log_start_offset=-1 if part.log is None else part.log.log_start,
-                aborted_transactions=None,
-                records=part.records,
-            )
-        )
-    return grouped
+def _partition_data(part: _Found, data: Callable[..., Any]) -> Any:
+    high = -1 if part.log is None else part.log.high_watermark
+    return data(
+        partition_index=part.wanted.partition,
+        error_code=part.error,
+        high_watermark=high,
+        last_stable_offset=high,
+        log_start_offset=-1 if part.log is None else part.log.log_start,
+        aborted_transactions=None,
+        records=part.records,
+    )
 
 
 async def _change(logs: Sequence[PartitionLog], seconds: float) -> None:
