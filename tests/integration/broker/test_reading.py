@@ -121,20 +121,3 @@ def test_the_end_of_a_partition_is_told(kit: Kit, twenty: str) -> None:
             if message is not None and error is not None:
                 assert (error.code(), message.offset()) == (KafkaError._PARTITION_EOF, 20)
                 return
-
-
-def test_a_record_is_read_within_milliseconds_of_being_written(kit: Kit) -> None:
-    topic = kit.topic()
-    producer = kit.producer(linger_ms=0)
-    with kit.consumer(enable_partition_eof=True) as consumer:
-        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-        while (message := consumer.poll(0.1)) is None or message.error() is None:
-            pass
-        delays = []
-        for _ in range(20):
-            began = time.monotonic()
-            producer.produce(topic, b"x")
-            producer.poll(0)
-            read(consumer, 1)
-            delays.append(time.monotonic() - began)
-    assert sorted(delays)[10] < 0.1  # it takes 1 or 2 ms on a machine that does nothing else
