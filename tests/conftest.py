@@ -18,6 +18,7 @@ for name in [
     del os.environ[name]
 
 ROOT = Path(__file__).parent.parent
+os.environ["COLUMNS"] = "160"  # whatever terminal the tests are started from: tables look the same
 
 
 @pytest.fixture(scope="session")

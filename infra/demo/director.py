@@ -113,7 +113,6 @@ class _Director:
                 quiet = threading.Event()
                 try:
                     background(asyncio.to_thread(self._watcher.run, quiet))
-                    background(asyncio.to_thread(self._labelers.run, quiet))
                     await self._loop(group)
                     return await self._close(client)
                 finally:
@@ -126,15 +125,18 @@ class _Director:
 
     async def _loop(self, group: asyncio.TaskGroup) -> None:
         """Traffic until all cycles have ended and the last version has given some answers; then the tables catch up."""
-        stop = asyncio.Event()
+        stop, off_duty = asyncio.Event(), threading.Event()
         traffic = group.create_task(self._traffic.run(stop))
+        labeling = group.create_task(asyncio.to_thread(self._labelers.run, off_duty))
         try:
             await self._misbehave()
             await self._cycles()
             await self._closing()
         finally:
             stop.set()
+            off_duty.set()
         await traffic
+        await labeling
         self._pace.rate = None
         await self._drain()
 
@@ -181,8 +183,9 @@ class _Director:
         self._phase, deadline = "draining", time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline:
             feedback, outputs = await asyncio.to_thread(self._exactness)
-            missing = feedback.missing + outputs.missing
-            known = feedback.acknowledged + outputs.acknowledged
+            labels = len(self._labelers.answered)
+            missing = feedback.missing + outputs.missing + max(0, labels - self._lake.rows("labels"))
+            known = feedback.acknowledged + outputs.acknowledged + labels
             self._task = ("waiting for the tables", 1 - missing / max(known, 1))
             if not missing and await asyncio.to_thread(self._joined):
                 break

@@ -140,7 +140,7 @@ def test_a_member_that_dies_in_silence_is_evicted_after_its_session(kit: Kit) ->
 
 def test_a_member_that_leaves_is_replaced_without_waiting_for_its_session(kit: Kit) -> None:
     topic = kit.topic(6)
-    with Members(kit, topic, session_timeout_ms=600_000, heartbeat_interval_ms=200) as members:
+    with Members(kit, topic, session_timeout_ms=250_000, heartbeat_interval_ms=200) as members:
         first = members.join()
         members.join()
         members.settle(3, 3)
