@@ -1,10 +1,15 @@
 """`python -m infra.broker`: the broker as a process of its own."""
 
+import sys
+
+if __name__ == "__main__":
+    # kio imports this test library wherever it is installed: a fifth of a second that no broker has a use for.
+    sys.modules.setdefault("hypothesis", None)  # pyright: ignore[reportArgumentType]
+
 import argparse
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 

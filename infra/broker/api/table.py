@@ -75,7 +75,8 @@ class Handlers:
         return getattr(self._parts[module], name)
 
     async def warm_up(self) -> None:
-        """Load what has not been asked for yet, one by one."""
+        """Load what has not been asked for yet, one by one, when the first clients have been greeted."""
+        await asyncio.sleep(1)
         for row in ROWS:
             self.of(row)
             row.load()
