@@ -164,7 +164,8 @@ class _Connection:
             return
         answer = self._handlers.of(row)(request.body, Caller(request.client_id, self._host, request.version))
         if request.key == PRODUCE:
-            await self._line.put((request, answer))
+            # A task: it goes on to its end though the connection may not.
+            await self._line.put((request, asyncio.ensure_future(answer)))
             return
         await self._line.join()
         self._parked = asyncio.ensure_future(answer)

@@ -4,8 +4,8 @@ A handler speaks one version of its request, the newest in its `Spoken` row. Old
 field: what an old request lacks gets the protocol's default, what an old response does not know is left out. Where the
 shape changed beyond that (one group became many), the older range is a row of its own.
 
-    frame ─► header ─► row of (API key, version) ─► kio ─► newest version ─► handler
-    frame ◄── header ◄────────────────────────────── kio ◄─ asked version ◄─────┘
+    frame ─► header ─► row of (API key, version) ─► guard ─► kio ─► newest version ─► handler
+    frame ◄── header ◄─────────────────────────────────────── kio ◄─ asked version ◄─────┘
 """
 
 # kio finds its entity classes by name at run time, so their types are not known here.
@@ -23,6 +23,8 @@ from kio.index import load_request_schema, load_response_schema
 from kio.schema.errors import ErrorCode
 from kio.schema.index import api_key_map
 from kio.serial import entity_reader, entity_writer
+
+from infra.broker.frame_guard import entity_in, walk_of
 
 KEYS = {name: key for key, name in api_key_map.items()}
 API_VERSIONS = KEYS["api_versions"]
@@ -115,6 +117,7 @@ class Wire:
 def _read(row: Spoken, key: int, version: int, frame: bytes) -> Request:
     asked = load_request(key, version)
     header, start = entity_reader(asked.__header_schema__)(frame, 0)
+    walk_of(asked)(frame, start)
     # Bytes may be left over, as Kafka lets them be: librdkafka's Metadata has some.
     body, _ = entity_reader(asked)(frame, start)
     check_arrays(asked)(body)
@@ -161,7 +164,7 @@ def load_response(key: int, version: int) -> Any:
 @cache
 def check_arrays(kind: Any) -> Callable[[Any], None]:
     """A function that raises ValueError for an entity with no array where there must be one; kio lets that pass."""
-    inner = {field.name: _entity(field.type) for field in dataclasses.fields(kind)}
+    inner = {field.name: entity_in(field.type) for field in dataclasses.fields(kind)}
     needed = [f.name for f in dataclasses.fields(kind) if get_origin(f.type) is tuple]
     nested = [(name, check_arrays(entity)) for name, entity in inner.items() if entity is not None]
 
@@ -191,11 +194,11 @@ def translator(source: Any, target: Any) -> Callable[[Any], Any]:
             if field.default is dataclasses.MISSING:
                 added[field.name] = _empty(field.type)
             continue
-        inner = _entity(field.type)
+        inner = entity_in(field.type)
         if inner is None:
             copied.append(field.name)
         else:
-            nested.append((field.name, _each(translator(_entity(known[field.name].type), inner))))
+            nested.append((field.name, _each(translator(entity_in(known[field.name].type), inner))))
 
     def translate(entity: Any) -> Any:
         values = {name: getattr(entity, name) for name in copied}
@@ -212,13 +215,6 @@ def _each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return tuple(map(convert, value)) if isinstance(value, tuple) else convert(value)
 
     return converted
-
-
-def _entity(annotation: Any) -> Any:
-    """The entity class inside an annotation like `tuple[Topic, ...] | None`."""
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _entity(arg)) is not None), None)
 
 
 def _empty(annotation: Any) -> Any:
