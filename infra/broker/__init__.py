@@ -15,8 +15,9 @@ It promises:
 
 It leaves out on purpose, and refuses with the protocol's own codes: more than one node (a replication factor other
 than 1), transactions, access control and authentication (it binds the loopback interface), quotas, the consumer
-protocol of KIP-848 (clients use the classic one), share groups, tiered storage. None is in ApiVersions. Who needs them,
-or a second machine, points the same processes at a Kafka cluster (see the guide).
+protocol of KIP-848 (clients use the classic one), share groups, tiered storage. None is in ApiVersions, but for
+DescribeAcls, which says that there is no access control. Who needs them, or a second machine, points the same processes
+at a Kafka cluster (see the guide).
 
 It is run by `python -m infra.broker --port P --data DIR`; what a folder holds:
 
