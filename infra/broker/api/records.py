@@ -160,10 +160,10 @@ class Handlers:
             found = _read_all(wanted, budget)
             size = sum(len(part.records) for part in found)
             remaining = deadline - loop.time()
-            if size >= min_bytes or remaining <= 0 or any(part.error is not ErrorCode.none for part in found):
+            enough = size >= min_bytes or remaining <= 0 or any(part.error is not ErrorCode.none for part in found)
+            if enough or not await _changed([part.log for part in found if part.log is not None], remaining):
                 self._node.metrics.fetched.inc(size)
                 return found
-            await _change([part.log for part in found if part.log is not None], remaining)
 
     async def list_offsets(
         self, request: list_request.ListOffsetsRequest, caller: Caller
@@ -337,20 +337,20 @@ def _partition_data(part: _Found, data: Callable[..., Any]) -> Any:
     )
 
 
-async def _change(logs: Sequence[PartitionLog], seconds: float) -> None:
-    """Returns when one of the logs has something new, or after so many seconds."""
+async def _changed(logs: Sequence[PartitionLog], seconds: float) -> bool:
+    """True when one of the logs has something new, False after so many seconds."""
     loop = asyncio.get_running_loop()
-    changed: asyncio.Future[None] = loop.create_future()
+    changed: asyncio.Future[bool] = loop.create_future()
 
-    def settle() -> None:
+    def settle(new: bool = True) -> None:
         if not changed.done():
-            changed.set_result(None)
+            changed.set_result(new)
 
-    timer = loop.call_later(seconds, settle)
+    timer = loop.call_later(seconds, settle, False)
     for log in logs:
         log.subscribe(settle)
     try:
-        await changed
+        return await changed
     finally:
         timer.cancel()
         for log in logs:
