@@ -58,13 +58,15 @@ class EventLog:
                 "logger": logging.getLogger("librdkafka"),
             }
         )
+        # librdkafka's own count would do, but it takes its error callbacks for messages.
+        self._waiting, self._counting = 0, threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve_callbacks, name=f"{client_id}-poll", daemon=True)
         self._thread.start()
 
     def waiting(self) -> int:
-        """Events (and requests about them) that the broker hasn't taken yet."""
-        return len(self._producer)
+        """Events whose fate is not known yet."""
+        return self._waiting
 
     def publish_buffered(self, topic: Topic, event: Event[Payload]) -> bool:
         """Leave the event in the buffer; False where that is full (or the event too large) and it is dropped."""
@@ -118,7 +120,8 @@ class EventLog:
 
     def close(self, timeout: float) -> int:
         """Give the broker `timeout` seconds to take what waits; returns how many events stayed behind."""
-        left = self._producer.flush(timeout)
+        self._producer.flush(timeout)
+        left = self._waiting
         self._closing.set()
         self._thread.join(2.0)
         if left:
@@ -129,11 +132,13 @@ class EventLog:
         message = encode(event)
 
         def on_delivery(error: KafkaError | None, _: object) -> None:
+            self._count(-1)
             self._on_fate(topic.name, "failed" if error else "acked")
             if error:
                 logger.error("event not delivered: %s", error.str(), extra={"event_id": event.id, "topic": topic.name})
             delivered(error)
 
+        self._count(1)  # before it can be delivered: the count never falls below the truth
         try:
             self._producer.produce(
                 topic.name,
@@ -143,11 +148,17 @@ class EventLog:
                 on_delivery=on_delivery,
             )
         except BufferError as error:
+            self._count(-1)
             raise BufferFull(
                 f"the broker at {self._servers} does not answer and the buffer for events is full"
             ) from error
         except KafkaException as error:
+            self._count(-1)
             raise BrokerUnavailable(f"the event can't be sent: {error.args[0].str()}") from error
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
 
     def _ask(self, timeout: float) -> str | None:
         try:
