@@ -11,7 +11,20 @@ class Audit(Payload):
     schema_name: ClassVar[str] = "audit"
 
     actor: Identifier
-    action: Literal["promotion", "rollback", "label_export", "erasure", "key_creation", "key_revocation", "replay"]
+    action: Literal[
+        "promotion",
+        "rollback",
+        "label_export",
+        "erasure",
+        "key_creation",
+        "key_revocation",
+        "key_rotation",
+        "replay",
+        "dead_letter_drop",
+        "export",
+        "import",
+        "rebuild",
+    ]
     target: Identifier
     detail: str = ""
 

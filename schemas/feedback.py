@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
+from schemas.consent import Purposes
 from schemas.messages import Identifier, Payload, Text
 from schemas.outputs import ResponseId
 
@@ -31,6 +32,8 @@ class Feedback(Payload):
     """One thing said of one response by one user. A later thumb of the same user replaces the earlier one.
 
     `text` is the comment, the correction or the edited answer; a thumb or a flag may carry one as its reason.
+    `credential` is the id of the API key or of the token's signing key under which it came: where one leaks, all that
+    came by it can be found.
     """
 
     schema_name: ClassVar[str] = "feedback"
@@ -39,6 +42,9 @@ class Feedback(Payload):
     kind: FeedbackKind
     text: Text | None = None
     user_id: Identifier | None = None
+    tenant: Identifier | None = None
+    purposes: Purposes | None = None
+    credential: Identifier | None = None
 
     @property
     def partition_key(self) -> str:

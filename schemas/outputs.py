@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from schemas.consent import Purposes
 from schemas.ids import RESPONSE_ID_PATTERN
 from schemas.messages import Fraction, Identifier, Payload, Prompt, Text
 
@@ -15,7 +16,9 @@ class Output(Payload):
     """What was asked, what was answered, by which version, and how it was sampled.
 
     `routing_probability` is the chance with which the router chose this version for this request;
-    off-policy estimates divide by it. `latency_seconds` runs from the request to the last token.
+    off-policy estimates divide by it. `latency_seconds` runs from the request to the last token. Answers to one
+    request (n > 1) share its `request_id`; one that was made only to be compared with what was served names that
+    answer in `shadow_of`. `credential` is the id of the API key that asked.
     """
 
     schema_name: ClassVar[str] = "outputs"
@@ -38,6 +41,11 @@ class Output(Payload):
     segment: Identifier = "default"
     user_id: Identifier | None = None
     regenerates: ResponseId | None = None
+    request_id: Identifier | None = None
+    shadow_of: ResponseId | None = None
+    tenant: Identifier | None = None
+    purposes: Purposes | None = None
+    credential: Identifier | None = None
 
     @property
     def partition_key(self) -> str:

@@ -18,6 +18,7 @@ class PreferenceSource(StrEnum):
     THUMB = "thumb"
     SAME_PROMPT = "same_prompt"
     REGENERATE = "regenerate"
+    SIBLINGS = "siblings"
     CORRECTION = "correction"
     LABEL = "label"
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -124,6 +124,30 @@ class ScoreRow(Closed):
     scored_at: datetime
 
 
+class AnnotatorRow(Closed):
+    """Gold: how far one rater or labeler can be trusted, from where they judged what others judged too.
+
+    `reliability` is the estimated chance that their judgement is right (Dawid-Skene), between `low` and `high`
+    (95 %); `weight` is what their judgements are multiplied by when something learns from them.
+    """
+
+    rater_id: Identifier
+    revision: Annotated[int, Field(ge=1)]
+    retracted: bool = False
+    kind: Literal["user", "labeler"]
+    judgements: int
+    overlapping: int
+    gold_asked: int = 0
+    gold_right: int = 0
+    bursts: int = 0
+    duplicates: int = 0
+    reliability: float
+    low: float
+    high: float
+    weight: Annotated[float, Field(ge=0)]
+    estimated_at: datetime
+
+
 class Layer(StrEnum):
     """Bronze: as it came. Silver: joined. Gold: what decisions are made from."""
 
@@ -170,6 +194,7 @@ DEAD_LETTERS = Table("dead_letters", Layer.BRONZE, DeadLetterRow, "dead_letter_i
 RESPONSES = Table("responses", Layer.SILVER, ResponseRow, "response_id")
 RATINGS = Table("ratings", Layer.GOLD, RatingRow, "rating_id")
 PREFERENCES = Table("preferences", Layer.GOLD, PreferenceRow, "preference_id")
+ANNOTATORS = Table("annotators", Layer.GOLD, AnnotatorRow, "rater_id")
 LABEL_QUEUE = Table("label_queue", Layer.GOLD, LabelQueueRow, "task_id")
 SCORES = Table("scores", Layer.GOLD, ScoreRow, "response_id")
 VERSIONS = _appended(topics.MODEL_VERSIONS, Layer.GOLD)
@@ -180,7 +205,7 @@ AUDIT = _appended(topics.AUDIT, Layer.GOLD)
 
 ALL = (
     OUTPUTS, FEEDBACK, LABELS, DEAD_LETTERS, RESPONSES, RATINGS, PREFERENCES,
-    LABEL_QUEUE, SCORES, VERSIONS, CYCLES, SLIS, ALERTS, AUDIT,
+    ANNOTATORS, LABEL_QUEUE, SCORES, VERSIONS, CYCLES, SLIS, ALERTS, AUDIT,
 )  # fmt: skip
 BY_NAME = {table.name: table for table in ALL}
 BY_TOPIC = {table.topic.name: table for table in ALL if table.topic}
