@@ -30,12 +30,13 @@ from trainer import learning, scoring
 from trainer.adapters import environment
 from trainer.adapters.cycles import CycleFolder, Cycles
 from trainer.adapters.events import SOURCE, Events
-from trainer.adapters.files import sha256_of
+from trainer.adapters.files import sha256_of, write_lines
 from trainer.adapters.lake import Pinned, Pins, TrainerLake
 from trainer.adapters.policies import LanguageModel, save_adapter
-from trainer.adapters.registry import ADAPTER_FILE, JUDGE_FILE, REWARD_FILE, Registry, version_event
+from trainer.adapters.registry import ADAPTER_FILE, EVIDENCE_FILE, JUDGE_FILE, REWARD_FILE, Registry, version_event
 from trainer.core import gates
 from trainer.core.budget import Budget
+from trainer.core.evidence import evidence
 from trainer.learning import Learned, learn
 from trainer.metrics import Metrics
 from trainer.outcomes import Closer, finite_figures
@@ -172,6 +173,7 @@ class CycleRunner:
             save_adapter(learned.policy, directory)
             learned.fitted.reward.save(directory / REWARD_FILE)
             learned.fitted.judge.save(directory / JUDGE_FILE)
+            write_lines(directory / EVIDENCE_FILE, (e.model_dump_json() for e in evidence(learned.dataset)))
             return VersionRecord(
                 version=version,
                 parent=parent,
@@ -179,6 +181,7 @@ class CycleRunner:
                 created_at=self._now(),
                 tables=pinned.pins.as_dict(),
                 content_hash=learned.dataset.content_hash,
+                evidence_sha256=sha256_of(directory / EVIDENCE_FILE),
                 labels={
                     name: len(part)
                     for name, part in (

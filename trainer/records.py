@@ -87,6 +87,8 @@ class VersionRecord(Frozen):
     created_at: datetime
     tables: dict[str, int | None]
     content_hash: str
+    evidence_sha256: str | None = None
+    """Of `evidence.jsonl`, which names each label that was used; None in records from before there was one."""
     labels: dict[str, int]
     dropped: dict[str, int]
     config: CycleConfig

@@ -354,7 +354,9 @@ class PartitionLog:
             except OSError as error:
                 raise _storage_error(self.directory, error) from error
             self.log_start = offset
-            self._drop(self._segment_at(offset))
+        if self.log_start == self.end_offset:
+            self.roll()  # not a byte of what is gone may stay behind in the file that is written to
+        self._drop(self._segment_at(self.log_start))
         return self.log_start
 
     def enforce_retention(self, now_ms: int) -> int:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,12 @@ import pytest
 from schemas import tables
 from schemas.cycles import Cycle, CycleStatus, Stage
 from schemas.envelope import new_event
-from schemas.errors import BrokerUnavailable, LeaseHeld
+from schemas.errors import BrokerUnavailable, CorruptAdapter, LeaseHeld
 from schemas.versions import ModelVersion, VersionState, move
 from tests.integration import trainer_lake as lake
 from trainer import app
 from trainer.adapters.events import MemoryEvents
+from trainer.adapters.registry import Registry
 from trainer.cycle import CycleRunner
 from trainer.records import Outcome, VersionRecord
 from trainer.settings import TrainerSettings
@@ -98,6 +101,30 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
     assert set(record.cost) == {"pin", "reward_model", "policy", "evaluate"}
     assert [g.name for g in record.gates] == ["finite", "reward_model", "judge", "win_rate", "kl", "length"]
     assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 7
+
+
+def test_the_version_names_each_label_and_prompt_that_it_learned_from(done: tuple[World, Outcome]) -> None:
+    world, _ = done
+    registry, record = Registry(world.settings.registry), world.record("v1")
+    known = registry.evidence("v1") or []
+    labels = Counter(e.set for e in known if e.kind != "prompt")
+    assert labels == {name: n for name, n in record.labels.items() if n}
+    rated = next(e for e in known if e.kind == "rating")
+    assert rated.rater_id is not None and rated.response_ids == (lake.response_id(int(rated.id.split("-")[1])),)
+    production = set(pl.read_delta(str(world.settings.lake / tables.RESPONSES.path))["prompt_id"])
+    assert {e.id for e in known if e.kind == "prompt"} & production
+    text = (registry.folder("v1") / "evidence.jsonl").read_text()
+    assert not any(word in text for word in lake.WORDS if len(word) > 4)
+
+
+def test_a_version_whose_evidence_was_altered_is_not_believed(done: tuple[World, Outcome], tmp_path: Path) -> None:
+    world, _ = done
+    copy = tmp_path / "registry"
+    shutil.copytree(world.settings.registry, copy)
+    with (copy / "v1" / "evidence.jsonl").open("a") as out:
+        out.write("{}\n")
+    with pytest.raises(CorruptAdapter, match=r"evidence\.jsonl is not what the record"):
+        Registry(copy).evidence("v1")
 
 
 def test_the_cycle_folder_has_one_line_of_metrics_for_each_iteration(done: tuple[World, Outcome]) -> None:

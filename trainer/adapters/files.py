@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -14,6 +15,12 @@ def write_whole(file: Path, text: str) -> None:
         os.fsync(out.fileno())
     temporary.replace(file)
     sync_folder(file.parent)
+
+
+def write_lines(file: Path, lines: Iterable[str]) -> None:
+    """Write a file of lines; for a folder that is forced to disk as a whole afterwards."""
+    with file.open("w", encoding="utf-8") as out:
+        out.writelines(f"{line}\n" for line in lines)
 
 
 def sync_tree(folder: Path) -> None:

@@ -3,6 +3,7 @@
     <registry>/v3/  adapter_config.json  adapter_model.safetensors  value_head.safetensors    the adapter (peft)
                     reward.safetensors  judge.safetensors     what trained it, what judged it
                     record.json  README.md                    lineage and gates; model card
+                    evidence.jsonl        each label and prompt that was used, by its id and without a text
                     event.json                                its version event, until the log has it
 
 A version is written to a hidden folder beside it, forced to disk and renamed. `event.json` is the outbox: it is removed
@@ -22,11 +23,13 @@ from schemas.envelope import Event
 from schemas.errors import CorruptAdapter, UnknownVersion
 from schemas.versions import ModelVersion, VersionState
 from trainer.adapters.files import sha256_of, sync_folder, sync_tree
+from trainer.core.evidence import Evidence
 from trainer.records import Interval, VersionRecord, read_record
 
 ADAPTER_FILE = "adapter_model.safetensors"
 REWARD_FILE = "reward.safetensors"
 JUDGE_FILE = "judge.safetensors"
+EVIDENCE_FILE = "evidence.jsonl"
 _EVENT_FILE = "event.json"
 _NUMBERED = re.compile(r"^v([1-9][0-9]*)$")
 
@@ -78,6 +81,16 @@ class Registry:
                 f"{record.adapter_sha256[:12]}...; restore it from a copy, or roll back to another version"
             )
         return record
+
+    def evidence(self, version: str) -> list[Evidence] | None:
+        """What the version learned from, or None where its record is older than that; raises `CorruptAdapter`."""
+        file = self.folder(version) / EVIDENCE_FILE
+        expected = self.record(version).evidence_sha256
+        if expected is None:
+            return None
+        if not file.is_file() or sha256_of(file) != expected:
+            raise CorruptAdapter(f"{file} is not what the record of version {version} says; restore it from a copy")
+        return [Evidence.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
     def by_cycle(self, cycle_id: str) -> VersionRecord | None:
         """The version that a cycle wrote, if it came so far."""

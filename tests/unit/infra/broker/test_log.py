@@ -321,6 +321,17 @@ def test_everything_can_be_deleted_but_nothing_beyond(tmp_path: Path):
     assert log.delete_before(1) == 1
 
 
+def test_where_everything_is_deleted_no_byte_of_it_stays_on_the_disk(tmp_path: Path):
+    log = opened(tmp_path / "p", SMALL)
+    stored(log, batch("something-private"))
+    assert log.delete_before(1) == 1
+    left = [path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file()]
+    assert left and not any(b"something-private" in content for content in left)
+    stored(log, batch("b"))
+    log.close()
+    assert everything(opened(tmp_path / "p", SMALL)) == [(1, "b")]
+
+
 # A disk that fails
 
 
