@@ -18,7 +18,9 @@ from benchmarks.result import Result
 BENCHMARKS = {
     "batching": "tokens/s of the gateway's engine with concurrent requests, against one request at a time",
     "broker": "records/s through the embedded broker, and what it costs when idle, against noida-db",
-    "sink": "events/s of ingest (validated, exactly once, in Delta), against a raw consume loop that decodes nothing",
+    "feedback": "requests/s of POST /v1/feedback, acknowledged by the broker, against a handler that does only that",
+    "sink": "events/s of ingest (validated, exactly once, in Delta), against a raw consume loop, quixstreams and faust",
+    "freshness": "seconds from an event's produce to its row's being readable, at 2,000 events/s, against the target",
 }
 
 
@@ -28,14 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="which one; without it they are listed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write name, ratios and details there as well")
     parser.add_argument("--millions", type=float, metavar="N", help="broker only: records before its memory is read")
+    parser.add_argument("--commits", type=int, metavar="N", help="sink only: commits whose time must stay flat")
     chosen = parser.parse_args(arguments)
     if chosen.millions is not None and chosen.name != "broker":
         parser.error("--millions is an option of the benchmark `broker`")
+    if chosen.commits is not None and chosen.name != "sink":
+        parser.error("--commits is an option of the benchmark `sink`")
     if chosen.name is None:
         for name, says in BENCHMARKS.items():
             print(f"  {name:10} {says}")
         return 0
-    options = {} if chosen.millions is None else {"millions": chosen.millions}
+    given = {"millions": chosen.millions, "commits": chosen.commits}
+    options = {name: value for name, value in given.items() if value is not None}
     result: Result = importlib.import_module(f"benchmarks.{chosen.name}").run(**options)
     _show(result)
     if chosen.json:

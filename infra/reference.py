@@ -21,8 +21,10 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
 from infra.cli.app import app
+from infra.fields import described, inner_models
 from infra.settings import InfraSettings
 from schemas import tables, topics
+from schemas.envelope import type_name
 from serving.adapters.metrics import GatewayMetrics, RolloutMetrics
 from serving.settings import GatewaySettings, RolloutSettings
 from streams.metrics import Metrics as StreamMetrics
@@ -70,22 +72,57 @@ def _header(*cells: str) -> Iterator[str]:
 
 def _topics() -> Iterator[str]:
     yield "\n## Topics\n"
-    yield "CloudEvents 1.0, binary mode; the JSON Schemas are in `schemas/published/`."
-    yield "Each topic has a dead-letter topic `<topic>.dlq`."
+    yield "CloudEvents 1.0, binary mode; the JSON Schemas of every revision and an AsyncAPI document are in"
+    yield "`schemas/published/`. Each topic has a dead-letter topic `<topic>.dlq`."
     yield from _header("topic", "what", "key", "partitions", "kept", "table")
     for topic in topics.ALL:
         kept = "compacted" if topic.retention_ms is None else f"{topic.retention_ms // topics.DAY_MS} days"
         yield _row(f"`{topic.name}`", _first(topic.payload), topic.key, str(topic.partitions), kept, topic.table or "")
+    for topic in topics.ALL:
+        yield f"\n### Fields of `{topic.name}`"
+        yield from _fields(topic.payload)
+    parts = {part for topic in topics.ALL for part in inner_models(topic.payload)}
+    yield from _parts(parts)
+
+
+def _parts(models: set[type[BaseModel]]) -> Iterator[str]:
+    for model in sorted(models, key=lambda part: part.__name__):
+        yield f"\n### {model.__name__}\n"
+        yield _first(model)
+        yield from _fields(model)
+
+
+def _fields(model: type[BaseModel], *, beyond: type[BaseModel] | None = None) -> Iterator[str]:
+    """A table of a model's fields, less those of another model."""
+    yield from _header("field", "type", "required", "what")
+    for field in described(model):
+        if beyond is None or field.name not in beyond.model_fields:
+            yield _row(f"`{field.name}`", field.kind, "yes" if field.required else "", field.meaning)
 
 
 def _tables() -> Iterator[str]:
     yield "\n## Tables\n"
     yield "Delta tables below `<data>/lake/`. Columns marked `?` can be null."
+    yield "\n### Columns of every table that is appended from a topic\n"
+    yield "They come first; the event's fields follow."
+    yield from _fields(tables.EnvelopeColumns)
     for table in tables.ALL:
         yield f"\n### `{table.path}`\n"
         source = f" Appended from `{table.topic.name}`." if table.topic else ""
         yield f"{_first(table.row)}{source} Row id: `{table.key}`.\n"
         yield ", ".join(f"`{name}{'?' if nullable else ''}`" for name, (_, nullable) in table.columns().items())
+        if table.topic is None:
+            yield from _own_columns(table.row)
+    told = {part for topic in topics.ALL for part in inner_models(topic.payload)}
+    yield from _parts({part for table in tables.ALL for part in inner_models(table.row)} - told)
+
+
+def _own_columns(row: type[BaseModel]) -> Iterator[str]:
+    """The columns of a derived table. Where its rows are an event and more, only what there is more."""
+    payload = next((topic.payload for topic in topics.ALL if issubclass(row, topic.payload)), None)
+    if payload is not None:
+        yield f"\nThe fields of `{type_name(payload)}`, and:"
+    yield from _fields(row, beyond=payload)
 
 
 def _commands() -> Iterator[str]:

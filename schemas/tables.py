@@ -54,8 +54,29 @@ class DeadLetterRow(Closed):
     failed_at: datetime
 
 
+class Discount(StrEnum):
+    """Why a judgement counts for nothing: one of too many in a minute, or the same one again on the same text."""
+
+    BURST = "burst"
+    DUPLICATE = "duplicate"
+
+
+class Vote(Closed):
+    """One rater's present thumb on a response: 1 or -1, and the event that gave it."""
+
+    event_id: Identifier
+    rater_id: Identifier | None = None
+    value: int
+    at: datetime
+    discounted: Discount | None = None
+
+
 class ResponseRow(Output):
-    """Silver: an output with all that was said of it so far. `thumb` is 1, -1, or null after a withdrawal."""
+    """Silver: an output with all that was said of it so far.
+
+    `votes` are the thumbs that stand now; `thumb` is what they come to (1, -1, or null where there is none or they
+    cancel out), and `thumb_weight` how far they agree (between 0 and 1; null in rows older than the column).
+    """
 
     event_time: datetime
     revision: Annotated[int, Field(ge=1)]
@@ -63,10 +84,13 @@ class ResponseRow(Output):
     thumb: int | None = None
     rater_id: Identifier | None = None
     rated_at: datetime | None = None
+    thumb_weight: float | None = None
+    votes: tuple[Vote, ...] | None = None
     comment: Text | None = None
     correction: Text | None = None
     corrected_by: Identifier | None = None
     corrected_at: datetime | None = None
+    correction_event_id: Identifier | None = None
     edited: Text | None = None
     flags: int = 0
     copies: int = 0
@@ -75,6 +99,9 @@ class ResponseRow(Output):
 
 
 class _Judgement(Closed):
+    """`evidence` are the ids of the bronze events (feedback or labels) that it rests on, oldest first. `weight` is what
+    the source is worth times how far its judges agree; the raters' own weights are in `gold/annotators`."""
+
     revision: Annotated[int, Field(ge=1)]
     retracted: bool = False
     prompt_id: Identifier
@@ -83,6 +110,9 @@ class _Judgement(Closed):
     source: PreferenceSource
     rater_id: Identifier | None = None
     judged_at: datetime
+    tenant: Identifier | None = None
+    discounted: Discount | None = None
+    evidence: tuple[Identifier, ...] | None = None
 
 
 class RatingRow(_Judgement):
@@ -128,7 +158,9 @@ class AnnotatorRow(Closed):
     """Gold: how far one rater or labeler can be trusted, from where they judged what others judged too.
 
     `reliability` is the estimated chance that their judgement is right (Dawid-Skene), between `low` and `high`
-    (95 %); `weight` is what their judgements are multiplied by when something learns from them.
+    (95 %); `weight` is what their judgements are multiplied by when something learns from them. Only those of whom
+    there is something to say have a row: who is not here weighs 1. `rater_id` is an `annotator_id`; `estimated_at`
+    is the time of the newest judgement that the row rests on, so that a rebuild comes to the same row.
     """
 
     rater_id: Identifier
@@ -146,6 +178,13 @@ class AnnotatorRow(Closed):
     high: float
     weight: Annotated[float, Field(ge=0)]
     estimated_at: datetime
+
+
+def annotator_id(kind: Literal["user", "labeler"], rater_id: str, tenant: str | None = None) -> str:
+    """The key of a rater in `gold/annotators`. Two tenants' users, or a user and a labeler, may have the same id."""
+    if kind == "labeler":
+        return f"labeler:{rater_id}"
+    return rater_id if tenant is None else f"{tenant}/{rater_id}"
 
 
 class Layer(StrEnum):

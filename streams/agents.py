@@ -3,9 +3,10 @@
     outputs  ──► remember response -> version, count ──┐
     feedback ──► look its version up, count ───────────┴─► every window: slis.v1, and Prometheus
 
-Nothing here must be exact: a restart forgets the open window, begins at the log's end, and refills the map of
-responses from bronze. Bytes come in and each event is decoded by itself, because an exception inside an agent would
-skip events or leave it deaf.
+Every thumb is counted, whatever it may be used for: an indicator learns nothing. Answers made in the shadow of another
+are left out. Nothing here must be exact: a restart forgets the open window, begins at the log's end, and refills the
+map of responses from bronze. Bytes come in and each event is decoded by itself, because an exception inside an agent
+would skip events or leave it deaf.
 """
 
 import asyncio
@@ -50,6 +51,8 @@ def create_app(settings: StreamSettings, metrics: Metrics) -> faust.App:
             output = _decoded(Output, event)
             if output is None:
                 continue
+            if output.shadow_of is not None:
+                continue  # nobody saw it, so nobody can have thumbed it: it would thin out its version's thumbs
             recent.remember(output.response_id, output.version, output.segment)
             windows.output(output.version, output.segment, latency_seconds=output.latency_seconds, at=_now())
             metrics.outputs.labels(output.version).inc()

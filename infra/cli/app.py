@@ -4,7 +4,24 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import demo, doctor, label, models, replay, services, topics, train, up, versions
+from infra.cli import (
+    access,
+    demo,
+    dlq,
+    doctor,
+    erase,
+    label,
+    models,
+    rebuild,
+    replay,
+    services,
+    tables,
+    topics,
+    trace,
+    train,
+    up,
+    versions,
+)
 
 app = typer.Typer(
     help="Learn from thumbs: Kafka to Delta to PPO and back.",
@@ -29,7 +46,19 @@ for command in (demo.demo, up.up):
     app.command(rich_help_panel="Run it")(command)
 for command in (label.label, replay.replay, train.train):
     app.command(rich_help_panel="Teach it")(command)
+app.command(
+    rich_help_panel="Follow the data",
+    epilog="Examples: thumbwheel trace chatcmpl-… | thumbwheel trace rating-chatcmpl-… | thumbwheel trace v1 --json",
+)(trace.trace)
+tables.app.command(epilog="Examples: thumbwheel tables rebuild --check | thumbwheel tables rebuild")(rebuild.rebuild)
+app.add_typer(tables.app, name="tables", rich_help_panel="Follow the data")
+app.add_typer(dlq.app, name="dlq", rich_help_panel="Follow the data")
+app.command(
+    rich_help_panel="Follow the data",
+    epilog="Examples: thumbwheel erase --user user-7 --dry-run | thumbwheel erase --user user-7 --truncate-log",
+)(erase.erase)
 app.add_typer(versions.app, name="versions", rich_help_panel="Look after it")
+app.add_typer(access.app, name="keys", rich_help_panel="Look after it")
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")
 app.add_typer(models.app, name="models", rich_help_panel="Look after it")
 app.command(rich_help_panel="Look after it")(doctor.doctor)

@@ -91,7 +91,7 @@ def promote(
 
     place = locate(data, bootstrap_servers)
     board = _board(place)
-    events = promotion(board, version, actor=_actor(), reason=reason)
+    events = promotion(board, version, actor=actor(), reason=reason)
     _publish(place, board, events, action="promotion", target=version)
     out().print(f"{version} is live; gateways switch as soon as they have loaded it")
 
@@ -113,7 +113,7 @@ def rollback(
 
     place = locate(data, bootstrap_servers)
     board = _board(place)
-    back, forth = decide(board, version, actor=_actor(), reason=reason)
+    back, forth = decide(board, version, actor=actor(), reason=reason)
     _publish(place, board, [back, forth], action="rollback", target=back.version)
     out().print(f"{back.version} is rolled back; {forth.version} is live")
 
@@ -139,12 +139,12 @@ def _publish(place: Place, board: "Board", events: "list[ModelVersion]", *, acti
         # The controller's own ids: a retirement that both of us announce counts once.
         publisher.publish(topics.MODEL_VERSIONS, new_event(event, source=SOURCE, id=event_id(board, event)))
     detail = "; ".join(f"{e.version}: {e.previous_state} -> {e.state}, {e.reason}" for e in events)
-    audit = Audit.model_validate({"actor": _actor(), "action": action, "target": target, "detail": detail})
+    audit = Audit.model_validate({"actor": actor(), "action": action, "target": target, "detail": detail})
     publisher.publish(topics.AUDIT, new_event(audit, source=SOURCE))
     publisher.flush()
 
 
-def _actor() -> str:
+def actor() -> str:
     import getpass
 
     return f"cli:{getpass.getuser()}"

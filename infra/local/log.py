@@ -101,7 +101,11 @@ def read_all(
 
 
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:
-    headers = message.headers() or []
+    """A message's headers; raises `InvalidEvent` where the client can't turn their names into text."""
+    try:
+        headers = message.headers() or []
+    except SystemError as error:
+        raise InvalidEvent("header_name", "a header's name is not UTF-8") from error
     pairs = headers.items() if isinstance(headers, dict) else headers
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 

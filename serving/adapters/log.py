@@ -5,22 +5,30 @@ never waits: the event lies in a bounded buffer until the broker takes it, and a
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.connection import KafkaConnection
-from schemas.envelope import Event, encode
+from schemas.envelope import MAX_VALUE_BYTES, Event, encode
 from schemas.errors import BrokerUnavailable, BufferFull
 from schemas.messages import Payload
 from schemas.topics import Topic
+from serving.adapters.acknowledgements import Expected, Handover
+from serving.core.errors import EventTooLarge
 
 logger = logging.getLogger(__name__)
+
+# A tenth is left for the record's key, headers and framing, which count towards the broker's limit.
+MOST_BYTES = MAX_VALUE_BYTES * 9 // 10
+
+POLL_SECONDS = 0.002
+"""How often the event loop asks for acknowledgements while a request waits for one; linger and disk take longer."""
+IDLE_SECONDS = 0.1
 
 Fate = Callable[[str, str], None]
 """Told of each event's topic and fate: acked, failed, dropped or refused."""
@@ -60,6 +68,7 @@ class EventLog:
         )
         # librdkafka's own count would do, but it takes its error callbacks for messages.
         self._waiting, self._counting = 0, threading.Lock()
+        self._to_loop: Handover | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve_callbacks, name=f"{client_id}-poll", daemon=True)
         self._thread.start()
@@ -72,35 +81,35 @@ class EventLog:
         """Leave the event in the buffer; False where that is full (or the event too large) and it is dropped."""
         try:
             self._produce(topic, event, lambda error: None)
-        except BrokerUnavailable as error:
+        except (BrokerUnavailable, EventTooLarge) as error:
             self._on_fate(topic.name, "dropped")
             logger.warning("event dropped: %s", error, extra={"event_id": event.id, "topic": topic.name})
             return False
         return True
 
     async def publish_acknowledged(self, topic: Topic, event: Event[Payload], timeout: float) -> None:
-        """Return once the broker has the event; raises `BrokerUnavailable` or `BufferFull`.
+        """Return once the broker has the event; raises `BrokerUnavailable`, `BufferFull` or `EventTooLarge`.
 
         After `BrokerUnavailable` the event may yet arrive: send it again under the same id.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        [too_large] = await self.publish_all_acknowledged(topic, (event,), timeout)
+        if too_large is not None:
+            raise too_large
 
-        def settle(error: KafkaError | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(BrokerUnavailable(f"the broker at {self._servers} did not take it: {error.str()}"))
+    async def publish_all_acknowledged(
+        self, topic: Topic, events: Sequence[Event[Payload]], timeout: float
+    ) -> list[EventTooLarge | None]:
+        """Return once the broker has all events but those that are too large for it, which are told in their place.
 
-        def delivered(error: KafkaError | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                loop.call_soon_threadsafe(settle, error)
-
+        Raises `BrokerUnavailable` or `BufferFull` where any other was not acknowledged; the rest may have arrived.
+        """
+        handover = self._handover()
+        expected = Expected(handover.loop)
+        refusals = list[EventTooLarge | None]()
         try:
-            self._produce(topic, event, delivered)
-            await asyncio.wait_for(done, timeout)
+            for event in events:
+                refusals.append(self._send(topic, event, expected, handover))
+            problem = await self._settled(expected, handover, timeout)
         except BufferFull:
             self._on_fate(topic.name, "refused")
             raise
@@ -109,6 +118,36 @@ class EventLog:
             raise BrokerUnavailable(
                 f"the broker at {self._servers} did not acknowledge within {timeout:g} s"
             ) from error
+        if problem is not None:
+            raise BrokerUnavailable(f"the broker at {self._servers} did not take it: {problem}")
+        return refusals
+
+    async def _settled(self, expected: Expected, handover: Handover, timeout: float) -> str | None:
+        handover.waiting += 1
+        handover.turn(lambda: self._producer.poll(0), POLL_SECONDS)
+        try:
+            return await expected.all_settled(timeout)
+        finally:
+            handover.waiting -= 1
+
+    def _send(
+        self, topic: Topic, event: Event[Payload], expected: Expected, handover: Handover
+    ) -> EventTooLarge | None:
+        expected.one_more()
+        try:
+            self._produce(
+                topic, event, lambda error: handover.put(expected.settle, None if error is None else error.str())
+            )
+        except EventTooLarge as error:
+            expected.one_less()
+            return error
+        return None
+
+    def _handover(self) -> Handover:
+        loop = asyncio.get_running_loop()
+        if self._to_loop is None or self._to_loop.loop is not loop:
+            self._to_loop = Handover(loop)
+        return self._to_loop
 
     def problem(self, *, timeout: float = 1.0, max_age: float = 2.0) -> str | None:
         """Why the broker can't be used now, or None. Asks it at most every `max_age` seconds; blocks."""
@@ -130,6 +169,8 @@ class EventLog:
 
     def _produce(self, topic: Topic, event: Event[Payload], delivered: Callable[[KafkaError | None], None]) -> None:
         message = encode(event)
+        if len(message.value) > MOST_BYTES:
+            raise EventTooLarge(f"as an event it has {len(message.value)} bytes; the log takes {MOST_BYTES} at most")
 
         def on_delivery(error: KafkaError | None, _: object) -> None:
             self._count(-1)
@@ -169,7 +210,10 @@ class EventLog:
 
     def _serve_callbacks(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(0.1)
+            if self._to_loop is not None and self._to_loop.waiting:
+                self._closing.wait(IDLE_SECONDS)  # the loop asks for itself
+            else:
+                self._producer.poll(IDLE_SECONDS)
 
     def _on_error(self, error: KafkaError) -> None:
         # Called for every failed attempt to connect: once in ten seconds is enough in a log.

@@ -37,6 +37,14 @@ class GatewayMetrics:
             "thumbwheel_adapter_loads", "Adapters loaded, or not: ok, corrupt, failed", ["result"], registry=registry
         )
         self.adapters = Gauge("thumbwheel_adapters_loaded", "Adapters in memory", registry=registry)
+        self.refused = Counter(
+            "thumbwheel_gateway_refused", "Requests of callers without the right to them, by error code", ["code"],
+            registry=registry,
+        )  # fmt: skip
+        self.redacted = Counter(
+            "thumbwheel_gateway_redacted", "Places in texts where personal data was replaced, by kind", ["kind"],
+            registry=registry,
+        )  # fmt: skip
         self.live = Info("thumbwheel_live_version", "The version that answers unpinned requests", registry=registry)
 
 

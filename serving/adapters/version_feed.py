@@ -108,9 +108,8 @@ class VersionFeed:
     def _fold(self, board: Board, message: Message) -> Board:
         if message.value() is None:
             return board  # a tombstone: a compacted topic's way of forgetting
-        headers = [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in message.headers() or []]
         try:
-            event = decode(ModelVersion, message.value(), headers)
+            event = decode(ModelVersion, message.value(), _headers(message))
         except InvalidEvent as error:
             logger.warning("passed over a bad version event: %s", error, extra={"offset": message.offset()})
             self._on_bad_event(error.reason)
@@ -123,3 +122,11 @@ class VersionFeed:
         if time.monotonic() - self._last_log > 10:
             self._last_log = time.monotonic()
             logger.warning("version feed: %s", error.str())
+
+
+def _headers(message: Message) -> list[tuple[str, bytes | None]]:
+    """A message's headers; raises `InvalidEvent` where the client can't turn their names into text."""
+    try:
+        return [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in message.headers() or []]
+    except SystemError as error:
+        raise InvalidEvent("header_name", "a header's name is not UTF-8") from error

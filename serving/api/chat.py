@@ -16,8 +16,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from schemas.errors import ThumbwheelError
 from serving.api.body import gone, read_body
 from serving.api.exchange import Exchange, choose_route, open_exchange
-from serving.api.gateway import gateway_of
+from serving.api.gateway import asking_of, gateway_of
 from serving.core import replies
+from serving.core.access import Scope
 from serving.core.errors import VersionNotLoaded
 from serving.core.generation import Piece
 from serving.core.wire import ChatRequest, parse
@@ -30,14 +31,16 @@ CLIENT_LEFT = 499
 
 async def chat(request: Request) -> Response:
     gateway = gateway_of(request)
+    caller = gateway.gatekeeper.admit(asking_of(request), Scope.CHAT)
     asked = parse(ChatRequest, await read_body(request, gateway.max_body_bytes))
-    exchange = open_exchange(gateway, asked, request_id=request.state.request_id, traceparent=request.state.traceparent)
+    state = request.state
+    exchange = open_exchange(gateway, asked, caller, request_id=state.request_id, traceparent=state.traceparent)
     if asked.stream:
         exchange, first, rest = await _begin(exchange)
         return StreamingResponse(
             _events(exchange, first, rest),
             media_type="text/event-stream",
-            headers=_headers(exchange) | {"cache-control": "no-cache"},
+            headers=_headers(exchange),
         )
     return await _plain(request, exchange)
 
@@ -75,8 +78,9 @@ async def _plain(request: Request, exchange: Exchange) -> Response:
         for task in (answering, leaving):
             task.cancel()
     assert last.finish_reason is not None
-    recorded = exchange.record(text, last, last.finish_reason)
-    return JSONResponse(replies.completion(exchange.head, text, last, recorded=recorded), headers=_headers(exchange))
+    recorded = await exchange.record(text, last, last.finish_reason)
+    body = replies.completion(exchange.head, text, last, recorded=recorded, token=exchange.token)
+    return JSONResponse(body, headers=_headers(exchange))
 
 
 async def _whole(exchange: Exchange) -> tuple[Exchange, str, Piece]:
@@ -92,10 +96,10 @@ async def _events(exchange: Exchange, first: Piece, rest: Pieces) -> AsyncIterat
     """The stream's server-sent events; records the answer when it ends, whichever way."""
     options = exchange.asked.stream_options
     include_usage = bool(options and options.include_usage)
-    head, texts, last = exchange.head, list[str](), first
+    head, token, texts, last = exchange.head, exchange.token, list[str](), first
     complete = False
     try:
-        yield replies.sse(replies.opening_chunk(head, include_usage=include_usage))
+        yield replies.sse(replies.opening_chunk(head, token=token, include_usage=include_usage))
         async with contextlib.aclosing(rest):
             async for piece in _chain(first, rest):
                 last = piece
@@ -104,8 +108,9 @@ async def _events(exchange: Exchange, first: Piece, rest: Pieces) -> AsyncIterat
                     yield replies.sse(replies.text_chunk(head, piece.text, include_usage=include_usage))
         complete = True
         assert last.finish_reason is not None
-        recorded = exchange.record("".join(texts), last, last.finish_reason)
-        yield replies.sse(replies.closing_chunk(head, last, recorded=recorded, include_usage=include_usage))
+        recorded = await exchange.record("".join(texts), last, last.finish_reason)
+        closing = replies.closing_chunk(head, last, recorded=recorded, token=token, include_usage=include_usage)
+        yield replies.sse(closing)
         if include_usage:
             yield replies.sse(replies.usage_chunk(head, last))
         yield replies.DONE
@@ -115,7 +120,7 @@ async def _events(exchange: Exchange, first: Piece, rest: Pieces) -> AsyncIterat
         yield replies.sse(replies.error(str(error), kind="server_error", code="engine_unavailable"))
     finally:
         if not complete and texts:
-            exchange.record("".join(texts), last, "length")
+            exchange.record_abandoned("".join(texts), last)
 
 
 async def _chain(first: Piece, rest: Pieces) -> AsyncIterator[Piece]:
@@ -125,4 +130,5 @@ async def _chain(first: Piece, rest: Pieces) -> AsyncIterator[Piece]:
 
 
 def _headers(exchange: Exchange) -> dict[str, str]:
-    return {"thumbwheel-version": exchange.route.version}
+    # A token that a cache keeps is a token that a stranger gets.
+    return {"thumbwheel-version": exchange.route.version, "cache-control": "no-store"}

@@ -1,39 +1,159 @@
-"""`POST /v1/feedback`: acknowledged only when the broker has it.
+"""`POST /v1/feedback` and `/v1/feedback/batch`: acknowledged only when the broker has it.
+
+    who asks (key, or to be seen by the token) ─► body ─► terms ─► personal data out ─► event ─► broker ─► 201
 
 The gateway keeps no list of responses: feedback for one that it never gave is taken as well, and is reported by
-the join when its answer doesn't turn up.
+the join when its answer doesn't turn up. The body is read as JSON whatever its content type says: a browser's
+`sendBeacon` sends text/plain, because anything else would first need a permission that a closing page has no time for.
 """
 
+import asyncio
+import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from pydantic import ValidationError
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
-from schemas.envelope import MAX_VALUE_BYTES, Event, encode, new_event
+from schemas.envelope import Event, new_event
+from schemas.errors import ThumbwheelError
 from schemas.feedback import Feedback
 from schemas.ids import new_event_id
 from schemas.topics import FEEDBACK
-from serving.api.body import read_body
-from serving.api.gateway import SOURCE, gateway_of
-from serving.core.wire import FeedbackRequest, RequestRefused, parse
+from serving.api.body import read, read_body
+from serving.api.gateway import SOURCE, Gateway, asking_of, asking_of_headers, gateway_of
+from serving.api.refusals import answer_to, count_refusal, refusal_body
+from serving.core import replies
+from serving.core.access import Caller
+from serving.core.errors import AccessRefused, EventTooLarge
+from serving.core.records import BatchRequest, FeedbackRequest
+from serving.core.terms import Terms, terms_of
+from serving.core.wire import RequestRefused, parse, refused_by
 
 logger = logging.getLogger(__name__)
 
+Refused = RequestRefused | AccessRefused | EventTooLarge
+"""Why one item of a batch was not taken, while others were."""
 
-async def feedback(request: Request) -> Response:
-    gateway = gateway_of(request)
-    said = parse(FeedbackRequest, await read_body(request, gateway.max_body_bytes))
-    event = new_event(
-        said.feedback(),
-        source=SOURCE,
-        id=_event_id(said.id, request.headers.get("idempotency-key")),
-        traceparent=request.state.traceparent,
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A piece of feedback on its way to the broker. `id` is the one that the client gave or is told."""
+
+    id: str
+    event: Event[Feedback]
+
+    def reply(self) -> replies.Json:
+        return replies.recorded_feedback(self.id, self.event.data.response_id)
+
+
+class FeedbackEndpoint:
+    """`POST /v1/feedback` as a plain ASGI application.
+
+    Most requests of a gateway are thumbs, and most of what a framework does for one is of no use to it: this way a
+    gateway takes twice as many.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        try:
+            taken = await self._take(scope, headers, receive)
+        except (RequestRefused, ThumbwheelError) as error:
+            await answer_to(error, self._gateway.metrics)(scope, receive, send)
+            return
+        body = to_json(taken.reply())
+        about = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 201, "headers": about})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _take(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Taken:
+        gateway, asking = self._gateway, asking_of_headers(headers, scope.get("client"))
+        caller = gateway.gatekeeper.visitor(asking)
+        announced = headers.get(b"content-length", b"").decode("latin-1")
+        said = parse(FeedbackRequest, await read(receive, announced, gateway.max_body_bytes))
+        token = said.token or (None if caller.key else asking.token)
+        if token is None and caller.open:
+            gateway.gatekeeper.check_origin(asking)
+        terms = _terms(gateway, said, caller, token)
+        key, traceparent = headers.get(b"idempotency-key"), scope["state"]["traceparent"]
+        event_id = _event_id(said.id, None if key is None else key.decode("latin-1"))
+        if gateway.redaction.takes_long(len(said.text or "")):
+            taken = await asyncio.to_thread(_taken, gateway, said, terms, event_id, traceparent)
+        else:
+            taken = _taken(gateway, said, terms, event_id, traceparent)
+        await gateway.feedback.publish_acknowledged(FEEDBACK, taken.event, gateway.feedback_timeout_seconds)
+        if logger.isEnabledFor(
+            logging.DEBUG
+        ):  # a line for each would cost a third of the whole; the event is on the log
+            ids = {"event_id": taken.event.id, "response_id": terms.response_id, "kind": said.kind.value}
+            logger.debug("feedback recorded", extra=ids | {"request_id": scope["state"]["request_id"]})
+        return taken
+
+
+async def feedback_batch(request: Request) -> Response:
+    """Each item has an answer of its own, in their order; 503 as a whole where the broker doesn't answer."""
+    gateway, asking = gateway_of(request), asking_of(request)
+    caller = gateway.gatekeeper.visitor(asking)
+    if caller.open:
+        gateway.gatekeeper.check_origin(asking)
+    items = parse(BatchRequest, await read_body(request, gateway.max_body_bytes)).items
+    gateway.gatekeeper.count_more(asking, caller, len(items) - 1)
+    traceparent = request.state.traceparent
+    read = await gateway.redaction.without_blocking(
+        sum(len(str(item)) for item in items), lambda: [_item(gateway, item, caller, traceparent) for item in items]
     )
-    _check_size(event)
-    await gateway.feedback.publish_acknowledged(FEEDBACK, event, gateway.feedback_timeout_seconds)
-    ids = {"event_id": event.id, "response_id": said.response_id, "request_id": request.state.request_id}
-    logger.info("feedback recorded", extra=ids | {"kind": said.kind.value})
-    return JSONResponse({"id": event.id, "response_id": said.response_id, "status": "recorded"}, 201)
+    events = [item.event for item in read if isinstance(item, Taken)]
+    sizes = await gateway.feedback.publish_all_acknowledged(FEEDBACK, events, gateway.feedback_timeout_seconds)
+    fates = iter(sizes)
+    results = [(next(fates) or item) if isinstance(item, Taken) else item for item in read]
+    for result in results:
+        if isinstance(result, AccessRefused):
+            count_refusal(gateway.metrics, result)
+    recorded = sum(isinstance(result, Taken) for result in results)
+    extra = {"request_id": request.state.request_id, "recorded": recorded, "refused": len(results) - recorded}
+    logger.info("feedback batch recorded", extra=extra)
+    bodies = [result.reply() if isinstance(result, Taken) else refusal_body(result) for result in results]
+    return JSONResponse({"results": bodies})
+
+
+def _item(gateway: Gateway, item: object, caller: Caller, traceparent: str) -> Taken | Refused:
+    """One item of a batch, read as if it had come alone."""
+    try:
+        said = parse(FeedbackRequest, json.dumps(item).encode())
+        terms = _terms(gateway, said, caller, said.token)
+        return _taken(gateway, said, terms, _event_id(said.id, None), traceparent)
+    except (RequestRefused, AccessRefused) as refused:
+        return refused
+
+
+def _terms(gateway: Gateway, said: FeedbackRequest, caller: Caller, token: str | None) -> Terms:
+    grant = gateway.gatekeeper.grant(token) if token is not None else None
+    return terms_of(said, caller, grant, default=gateway.default_purposes)
+
+
+def _taken(gateway: Gateway, said: FeedbackRequest, terms: Terms, id: str, traceparent: str) -> Taken:
+    """The event, without personal data; raises `RequestRefused` where it got too long by that."""
+    redaction = gateway.redaction
+    try:
+        payload = Feedback(
+            response_id=terms.response_id,
+            kind=said.kind,
+            text=None if said.text is None else redaction.texts((said.text,))[0],
+            user_id=redaction.user(terms.user),
+            tenant=terms.tenant,
+            purposes=terms.purposes,
+            credential=terms.credential,
+        )
+    except ValidationError as error:
+        raise refused_by(error) from error
+    return Taken(id, new_event(payload, source=SOURCE, id=redaction.event_id(id), traceparent=traceparent))
 
 
 def _event_id(in_body: str | None, in_header: str | None) -> str:
@@ -43,12 +163,3 @@ def _event_id(in_body: str | None, in_header: str | None) -> str:
     if in_body and in_header and in_body != in_header:
         raise RequestRefused("id and Idempotency-Key differ; send one of them", code="invalid_value", param="id")
     return in_body or in_header or new_event_id()
-
-
-def _check_size(event: Event[Feedback]) -> None:
-    # A tenth is left for the record's key, headers and framing, which count towards the broker's limit.
-    size = len(encode(event).value)
-    if size > MAX_VALUE_BYTES * 9 // 10:
-        raise RequestRefused(
-            f"the feedback has {size} bytes as an event, too many", code="request_too_large", status=413
-        )

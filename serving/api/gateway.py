@@ -1,17 +1,22 @@
 """What the handlers work with, made once by the program and read-only for them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.requests import Request
 
+from schemas.consent import Purposes
 from schemas.envelope import Event
 from schemas.messages import Payload
 from schemas.topics import Topic
 from schemas.versions import Board
 from serving.adapters.metrics import GatewayMetrics
+from serving.adapters.redaction import Redaction
+from serving.core.errors import EventTooLarge
 from serving.core.generation import Engine
 from serving.core.wire import Limits
+from serving.gatekeeper import Asking, Gatekeeper
 
 SOURCE = "thumbwheel/serving/gateway"
 
@@ -21,6 +26,9 @@ class Log(Protocol):
 
     def publish_buffered(self, topic: Topic, event: Event[Payload]) -> bool: ...
     async def publish_acknowledged(self, topic: Topic, event: Event[Payload], timeout: float) -> None: ...
+    async def publish_all_acknowledged(
+        self, topic: Topic, events: Sequence[Event[Payload]], timeout: float
+    ) -> list[EventTooLarge | None]: ...
     def problem(self) -> str | None: ...
     def waiting(self) -> int: ...
 
@@ -58,6 +66,9 @@ class Gateway:
     outputs: Log
     feedback: Log
     metrics: GatewayMetrics
+    gatekeeper: Gatekeeper
+    redaction: Redaction
+    default_purposes: Purposes
     limits: Limits
     base_model_name: str
     pin_rejected: bool
@@ -65,6 +76,21 @@ class Gateway:
     feedback_timeout_seconds: float
     started_at: int
     """Unix seconds."""
+
+
+def asking_of(request: Request) -> Asking:
+    """What the request shows of who sends it."""
+    return asking_of_headers(dict(request.headers.raw), request.scope["client"])
+
+
+def asking_of_headers(headers: Mapping[bytes, bytes], client: tuple[str, int] | None) -> Asking:
+    """The same, of a plain ASGI request."""
+    origin = headers.get(b"origin")
+    return Asking(
+        headers.get(b"authorization", b"").decode("latin-1"),
+        client[0] if client else "",
+        None if origin is None else origin.decode("latin-1"),
+    )
 
 
 def gateway_of(request: Request) -> Gateway:

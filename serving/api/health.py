@@ -6,8 +6,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.api.gateway import Gateway, gateway_of
+from serving.api.gateway import Gateway, asking_of, gateway_of
 from serving.core import replies
+from serving.core.access import Scope
 from serving.core.routing import listed
 
 
@@ -23,10 +24,14 @@ async def readyz(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     problems = await asyncio.to_thread(_problems, gateway)
+    # An old list of keys still serves: worth a look, but no reason to take every gateway out of service.
+    files = gateway.gatekeeper.problems()
     live = gateway.keeper.board.live()
     body = {
         "status": "not_ready" if any(problems.values()) else "ready",
-        "checks": {name: {"ok": problem is None, "detail": problem or ""} for name, problem in problems.items()},
+        "checks": {
+            name: {"ok": problem is None, "detail": problem or ""} for name, problem in (problems | files).items()
+        },
         "serving": gateway.keeper.serving,
         "live": live.version if live else None,
         "loaded": list(gateway.engine.loaded()),
@@ -46,12 +51,16 @@ def _problems(gateway: Gateway) -> dict[str, str | None]:
 
 
 async def metrics(request: Request) -> Response:
+    """Open where the gateway can only be reached from its own machine; else for a key with the scope `models`."""
     gateway = gateway_of(request)
+    if not gateway.gatekeeper.policy.loopback:
+        gateway.gatekeeper.admit(asking_of(request), Scope.MODELS)
     gateway.metrics.buffered.set(gateway.outputs.waiting() + gateway.feedback.waiting())
     return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def models(request: Request) -> Response:
     gateway = gateway_of(request)
+    gateway.gatekeeper.admit(asking_of(request), Scope.MODELS)
     names = listed(gateway.keeper.board, gateway.base_model_name, pin_rejected=gateway.pin_rejected)
     return JSONResponse(replies.models(names, gateway.started_at))

@@ -15,6 +15,27 @@ class PromptRefused(ThumbwheelError):
         self.code = code
 
 
+class AccessRefused(ThumbwheelError):
+    """A caller who is not known (401), or may not do this (403). The message repeats nothing of what was presented."""
+
+    def __init__(self, message: str, *, code: str, status: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class RateLimited(ThumbwheelError):
+    """More requests than the caller may send; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EventTooLarge(ThumbwheelError):
+    """As an event it would be larger than the broker takes."""
+
+
 class VersionNotLoaded(ModelError):
     """The version that should answer is not in memory."""
 

@@ -34,7 +34,10 @@ class Head:
         }
 
 
-def completion(head: Head, text: str, last: Piece, *, recorded: bool) -> Json:
+TOKEN = "thumbwheel::feedback_token"  # noqa: S105 - the name of a field
+
+
+def completion(head: Head, text: str, last: Piece, *, recorded: bool, token: str) -> Json:
     """The body of a plain answer."""
     choice: Json = {
         "index": 0,
@@ -47,12 +50,13 @@ def completion(head: Head, text: str, last: Piece, *, recorded: bool) -> Json:
         "usage": usage(last),
         "thumbwheel::version": head.version,
         "thumbwheel::recorded": recorded,
+        TOKEN: token,
     }
 
 
-def opening_chunk(head: Head, *, include_usage: bool) -> Json:
+def opening_chunk(head: Head, *, token: str, include_usage: bool) -> Json:
     """The first chunk of a stream: the role."""
-    return _chunk(head, {"role": "assistant", "content": ""}, None, include_usage)
+    return _chunk(head, {"role": "assistant", "content": ""}, None, include_usage) | {TOKEN: token}
 
 
 def text_chunk(head: Head, text: str, *, include_usage: bool) -> Json:
@@ -60,9 +64,9 @@ def text_chunk(head: Head, text: str, *, include_usage: bool) -> Json:
     return _chunk(head, {"content": text}, None, include_usage)
 
 
-def closing_chunk(head: Head, last: Piece, *, recorded: bool, include_usage: bool) -> Json:
+def closing_chunk(head: Head, last: Piece, *, recorded: bool, token: str, include_usage: bool) -> Json:
     """The last chunk with a choice: why the answer ended."""
-    extras: Json = {"thumbwheel::version": head.version, "thumbwheel::recorded": recorded}
+    extras: Json = {"thumbwheel::version": head.version, "thumbwheel::recorded": recorded, TOKEN: token}
     return _chunk(head, {}, last.finish_reason, include_usage) | extras
 
 
@@ -84,6 +88,16 @@ def usage(piece: Piece) -> Json:
         "completion_tokens": piece.output_tokens,
         "total_tokens": piece.input_tokens + piece.output_tokens,
     }
+
+
+def recorded_output(response_id: str, token: str) -> Json:
+    """The body of `POST /v1/outputs`."""
+    return {"response_id": response_id, "status": "recorded", TOKEN: token}
+
+
+def recorded_feedback(id: str, response_id: str) -> Json:
+    """The body of `POST /v1/feedback`, and an item of a batch."""
+    return {"id": id, "response_id": response_id, "status": "recorded"}
 
 
 def models(names: Iterable[str], created: int) -> Json:

@@ -1,4 +1,4 @@
-"""What clients send: OpenAI's chat completions request and our feedback, as closed models.
+"""What clients send: OpenAI's chat completions request, as a closed model.
 
 Fields that the official clients send by habit are known and must have the value that means "nothing special";
 an unknown field is refused by name, so that a typing mistake doesn't silently change an answer.
@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from schemas.feedback import Feedback, FeedbackKind
-from schemas.ids import RESPONSE_ID_PATTERN
 from schemas.messages import ChatMessage, Identifier, Text
 from serving.core.generation import Sampling
+from serving.core.metadata import Metadata, understood
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -28,18 +27,20 @@ class RequestRefused(Exception):
         self.status = status
 
 
-class _Request(BaseModel):
+class ClosedRequest(BaseModel):
+    """A body whose unknown fields are refused by name."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class TextPart(_Request):
+class TextPart(ClosedRequest):
     """A message's content in parts; only text is understood."""
 
     type: Literal["text"]
     text: Text
 
 
-class RequestMessage(_Request):
+class RequestMessage(ClosedRequest):
     """One turn. `developer` is OpenAI's newer word for `system`."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -51,15 +52,13 @@ class RequestMessage(_Request):
         return ChatMessage(role="system" if self.role == "developer" else self.role, content=content)
 
 
-class StreamOptions(_Request):
+class StreamOptions(ClosedRequest):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, Field(max_length=512)]
 
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
@@ -83,7 +82,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 """OpenAI's fields that this gateway doesn't act on, with the values (beside null) that ask for nothing."""
 
 
-class ChatRequest(_Request):
+class ChatRequest(ClosedRequest):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
@@ -99,7 +98,7 @@ class ChatRequest(_Request):
     user: Identifier | None = None
     safety_identifier: Identifier | None = None
     store: bool | None = None
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     # Known, and harmless whatever they say.
     service_tier: str | None = None
     prompt_cache_key: str | None = None
@@ -126,9 +125,7 @@ class ChatRequest(_Request):
     @field_validator("metadata")
     @classmethod
     def _understood_metadata(cls, metadata: dict[str, str] | None) -> dict[str, str] | None:
-        if metadata and not 1 <= len(metadata.get("segment", "default")) <= 200:
-            raise ValueError("metadata.segment must have 1 to 200 characters")
-        return metadata
+        return understood(metadata)
 
     @model_validator(mode="after")
     def _says_something(self) -> "ChatRequest":
@@ -143,38 +140,13 @@ class ChatRequest(_Request):
     def user_id(self) -> str | None:
         return self.safety_identifier or self.user
 
-    @property
-    def segment(self) -> str:
-        return (self.metadata or {}).get("segment", "default")
-
-    @property
-    def regenerates(self) -> str | None:
-        return (self.metadata or {}).get("regenerates")
-
-
-class FeedbackRequest(_Request):
-    """The body of `POST /v1/feedback`. `id` makes a retry count once; the header Idempotency-Key does the same."""
-
-    response_id: Annotated[str, Field(pattern=RESPONSE_ID_PATTERN)]
-    kind: Annotated[FeedbackKind, Field(strict=False)]
-    text: Text | None = None
-    user: Identifier | None = None
-    id: Identifier | None = None
-
-    def feedback(self) -> Feedback:
-        """The event's payload; raises `RequestRefused` for a kind that needs a text and has none."""
-        try:
-            return Feedback(response_id=self.response_id, kind=self.kind, text=self.text, user_id=self.user)
-        except ValidationError as error:
-            raise _refusal(error) from error
-
 
 def parse(kind: type[T], body: bytes) -> T:
     """The request in `body`; raises `RequestRefused`."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal(error) from error
+        raise refused_by(error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +201,8 @@ _CODES = {
 }
 
 
-def _refusal(error: ValidationError) -> RequestRefused:
+def refused_by(error: ValidationError) -> RequestRefused:
+    """The refusal that names the field to mend; it never repeats what was sent."""
     details = error.errors(include_url=False, include_input=False, include_context=False)
     # Of a union's several complaints the first is for its first member, which is the plain form.
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])

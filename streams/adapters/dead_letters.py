@@ -2,14 +2,18 @@
 
 The row's id is made of topic, partition and offset, and the rows carry positions of their own, so a replay after a
 crash writes no row twice. The topic is at least once: a repeat carries the same `thumbwheel_dead_letter_id`.
+
+Key, value and headers can be had back exactly as they came. What could not be read could not be redacted either: a
+dead letter may hold personal data.
 """
 
+import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from schemas.ids import content_id
 from schemas.tables import DeadLetterRow
@@ -20,10 +24,18 @@ from streams.adapters.log import Producer
 logger = logging.getLogger(__name__)
 PREFIX = "thumbwheel_error_"
 
+FOUND_LATER = frozenset({"unknown_response", "wrong_tenant"})
+"""Reasons that are found after the decode: the event is in its bronze table, and is reported beside it."""
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message that was no event of its topic, with the reason in one countable word and the detail in a sentence."""
+    """A message that was no event of its topic, with the reason in one countable word and the detail in a sentence.
+
+    `timestamp_ms` is the message's own time in the log (Unix milliseconds), None where it is not known.
+    """
 
     topic: str
     partition: int
@@ -32,7 +44,24 @@ class Letter:
     detail: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    headers: Headers
+    timestamp_ms: int | None = None
+
+    @classmethod
+    def of(cls, row: DeadLetterRow) -> Self:
+        """The letter that a row holds."""
+        headers, timestamp_ms = unpack_headers(row.headers)
+        return cls(
+            topic=row.topic,
+            partition=row.kafka_partition,
+            offset=row.kafka_offset,
+            reason=row.reason,
+            detail=row.detail,
+            key=row.key,
+            value=row.value,
+            headers=headers,
+            timestamp_ms=timestamp_ms,
+        )
 
     @property
     def id(self) -> str:
@@ -49,10 +78,11 @@ class Letter:
             f"{PREFIX}time": moment.astimezone(UTC).isoformat(),
             "thumbwheel_dead_letter_id": self.id,
         }
+        if self.timestamp_ms is not None:
+            told[f"{PREFIX}timestamp_ms"] = str(self.timestamp_ms)
         return self.key, self.value, [*self.headers, *((name, _utf8(text)) for name, text in told.items())]
 
     def row(self, moment: datetime) -> dict[str, Any]:
-        headers = [[name, None if raw is None else raw.decode(errors="backslashreplace")] for name, raw in self.headers]
         return DeadLetterRow(
             dead_letter_id=self.id,
             topic=self.topic,
@@ -62,7 +92,7 @@ class Letter:
             detail=_utf8(self.detail).decode(),
             key=self.key,
             value=self.value,
-            headers=json.dumps(headers, ensure_ascii=True),
+            headers=pack_headers(self.headers, self.timestamp_ms),
             failed_at=moment,
         ).model_dump()
 
@@ -110,9 +140,43 @@ def source(topic: str, partition: int) -> str:
     return f"ingest/{topic}/{partition}"
 
 
+def pack_headers(headers: Headers, timestamp_ms: int | None = None) -> str:
+    """Headers, in their order and with repeats, and the message's time as one JSON text that loses no byte.
+
+    `{"timestamp_ms": 1764000000000, "headers": [["a", {"utf8": "text"}], ["b", {"base64": "/w=="}], ["c", null]]}`
+    """
+    return json.dumps({"timestamp_ms": timestamp_ms, "headers": [[name, _packed(raw)] for name, raw in headers]})
+
+
+def unpack_headers(text: str) -> tuple[Headers, int | None]:
+    """What `pack_headers` was given. Reads the form of release 0.1 as well: `[["a", "text"], ["c", null]]`.
+
+    That form wrote bytes that are no UTF-8 as `\\xff`; there they stay as they were written.
+    """
+    held = json.loads(text)
+    if isinstance(held, list):
+        return tuple((name, None if value is None else value.encode()) for name, value in held), None
+    return tuple((name, _unpacked(value)) for name, value in held["headers"]), held["timestamp_ms"]
+
+
+def _packed(raw: bytes | None) -> dict[str, str] | None:
+    if raw is None:
+        return None
+    try:
+        return {"utf8": raw.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def _unpacked(value: Mapping[str, str] | None) -> bytes | None:
+    if value is None:
+        return None
+    return value["utf8"].encode() if "utf8" in value else base64.b64decode(value["base64"])
+
+
 def _kind(reason: str) -> tuple[str, ...]:
     """An event can be a letter for what it is, and again for what it says (feedback on an unknown response)."""
-    return (reason,) if reason == "unknown_response" else ()
+    return (reason,) if reason in FOUND_LATER else ()
 
 
 def _utf8(text: str) -> bytes:

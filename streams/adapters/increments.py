@@ -20,7 +20,7 @@ from schemas.outputs import Output
 from schemas.topics import Topic
 from streams.adapters.dead_letters import source
 from streams.adapters.lake import LakeTable, Move
-from streams.core.aggregation import Given, Said
+from streams.core.evidence import Given, Said
 from streams.core.pairing import Cast
 
 M = TypeVar("M", bound=BaseModel)

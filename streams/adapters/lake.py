@@ -11,24 +11,31 @@ recent lies in few files. (`DeltaTable.to_pyarrow_table()` right before exit abo
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import deltalake
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
 
 from schemas.errors import TableConflict
 from schemas.tables import Table
+from streams.adapters import evolution
+from streams.adapters.storage import LakeRoot
 
 logger = logging.getLogger(__name__)
 
 COMMIT_ATTEMPTS = 10
 COMPACT_TARGET_BYTES = 32 << 20
+STATISTICS_PRECISION = timedelta(milliseconds=1)
+"""A file's statistics may cut times down to it, the highest as well."""
+_EARLIEST = datetime.min.replace(tzinfo=UTC) + STATISTICS_PRECISION
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,14 @@ class Move:
     next: int
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a table's current version."""
+
+    files: int
+    bytes: int
+
+
 def arrow_schema(table: Table) -> pa.Schema:
     """The table's columns as Arrow types."""
     return pa.schema(deltalake.Schema.from_json(table.delta_schema()).to_arrow())
@@ -47,10 +62,12 @@ def arrow_schema(table: Table) -> pa.Schema:
 class LakeTable:
     """One open table: the handle that reads, compares and writes. Not for use by several threads."""
 
-    def __init__(self, root: Path, table: Table, *, compact_every_commits: int = 100) -> None:
+    def __init__(self, root: Path | str | LakeRoot, table: Table, *, compact_every_commits: int = 100) -> None:
         self.table = table
         self.schema = arrow_schema(table)
-        self._handle = _open(root / table.path, self.schema)
+        self._options = LakeRoot.of(root).client_options()
+        self._handle = _open(LakeRoot.of(root), table, self.schema)
+        self._merge = evolution.is_wider(table, self._handle.schema())
         self._compact_every = compact_every_commits
         self._commits = 0
 
@@ -60,11 +77,24 @@ class LakeTable:
 
     def refresh(self) -> None:
         """See what others have committed."""
-        self._handle.update_incremental()
+        try:
+            self._handle.update_incremental()
+        except DeltaError:
+            # The commits after ours are gone from the log: an erasure removes them. What is there now says it all.
+            self._handle = DeltaTable(self._handle.table_uri, storage_options=self._options)
+
+    def _look_again(self) -> None:
+        """After a refused commit: what others have written, and whether they have changed the columns."""
+        self.refresh()
+        self._merge = evolution.is_wider(self.table, self._handle.schema())
 
     def position(self, app: str) -> int | None:
         """The position that the table holds for a source, as of the last refresh or own commit."""
-        return self._handle.transaction_version(app)
+        try:
+            return self._handle.transaction_version(app)
+        except DeltaError:
+            self.refresh()  # it is read from the log's entries, and an erasure has removed those of our version
+            return self._handle.transaction_version(app)
 
     def arrow(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """Rows as Arrow; raises `pa.ArrowException` or `OverflowError` for values that a column can't hold."""
@@ -83,15 +113,25 @@ class LakeTable:
         for attempt in range(COMMIT_ATTEMPTS):
             self._compare(moves)
             try:
-                deltalake.write_deltalake(self._handle, rows, mode="append", commit_properties=properties)
-            except CommitFailedError as error:
+                self._write(rows, properties)
+            except (CommitFailedError, SchemaMismatchError) as error:
                 logger.info("commit refused, looking again", extra={"table": self.table.name, "error": str(error)})
-                self.refresh()
+                self._look_again()
                 if attempt == COMMIT_ATTEMPTS - 1:
+                    raise
+            except DeltaError:
+                seen = self.version
+                self._look_again()
+                if self.version == seen:
                     raise
             else:
                 self._commits += 1
                 return
+
+    def _write(self, rows: pa.Table, properties: CommitProperties) -> None:
+        """Columns that only a later release knows are null in our rows."""
+        mode: Literal["merge"] | None = "merge" if self._merge else None
+        deltalake.write_deltalake(self._handle, rows, mode="append", schema_mode=mode, commit_properties=properties)
 
     def _compare(self, moves: Mapping[str, Move]) -> None:
         for app, move in moves.items():
@@ -102,7 +142,7 @@ class LakeTable:
                 )
 
     def maintain(self) -> bool:
-        """Compact small files and write a checkpoint every so many own commits; whether it did.
+        """Compact small files every so many own commits; whether it did.
 
         Only the process that owns the table calls it. Commit time grows by 0.08 ms a file, and this takes 50-75 ms.
         Appends of others go through meanwhile; a conflict is left for the next time.
@@ -112,21 +152,72 @@ class LakeTable:
         self._commits = 0
         try:
             self.refresh()
-            self._handle.optimize.compact(target_size=COMPACT_TARGET_BYTES)
-            self._handle.create_checkpoint()
+            self.compact(COMPACT_TARGET_BYTES)
         except (DeltaError, OSError) as error:
             logger.warning("compaction put off", extra={"table": self.table.name, "error": str(error)})
             self.refresh()
             return False
         return True
 
+    def compact(self, target_bytes: int) -> None:
+        """Make files of `target_bytes` of the smaller ones, where there are several, and write a checkpoint.
+
+        Raises `DeltaError` where another writer has removed some of these files meanwhile: nothing was changed.
+        """
+        sizes = self._adds().get_column("size_bytes")
+        if (sizes < target_bytes).sum() < 2:
+            return
+        self._handle.optimize.compact(
+            target_size=target_bytes, max_concurrent_tasks=1, writer_properties=WriterProperties(compression="ZSTD")
+        )
+        self._handle.create_checkpoint()
+
+    def expire(self, column: str, before: datetime) -> int:
+        """Delete the rows whose `column` is earlier; returns how many."""
+        if not self.files({column: (None, before)}):
+            return 0
+        moment = before.astimezone(UTC).isoformat()
+        return self._handle.delete(f"{column} < '{moment}'")["num_deleted_rows"]
+
+    def clear(self, *, keep: timedelta, now: datetime) -> int:
+        """Remove files that only versions from before `keep` ago need; returns how many.
+
+        Files that no version knows go as well when they are that old: what killed writers left. So `keep` must be
+        longer than any commit takes; a younger file may be one that a writer is about to commit.
+        """
+        hours = math.ceil(keep / timedelta(hours=1))
+        removed = self._handle.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=True)
+        return len(removed)
+
+    def keep_log(self, log: timedelta, *, files: timedelta) -> None:
+        """Keep the log's entries for that long, and the names of removed files until `files` has passed.
+
+        deltalake drops what is older at each checkpoint, behind it. Every commit lists the log: 1,000 entries cost
+        15 ms (measured), and a version whose entry is gone can't be read any more.
+        """
+        wanted = _retention(log, files)
+        held = self._handle.metadata().configuration
+        if any(held.get(name) != value for name, value in wanted.items()):
+            self._handle.alter.set_table_properties(wanted)
+        self._handle.cleanup_metadata()
+
+    def size(self) -> Size:
+        """Files and bytes of the current version."""
+        sizes = self._adds().get_column("size_bytes")
+        return Size(len(sizes), int(sizes.sum()))
+
+    def _adds(self) -> pl.DataFrame:
+        return pl.DataFrame(self._handle.get_add_actions(flatten=True))
+
     def files(self, ranges: Mapping[str, tuple[Any, Any]] | None = None) -> list[str]:
         """The files whose statistics don't rule out, for each column given, a value between low and high.
 
         A bound of None is open.
         """
-        found = pl.DataFrame(self._handle.get_add_actions(flatten=True))
+        found = self._adds()
         for column, (low, high) in (ranges or {}).items():
+            if isinstance(low, datetime):
+                low = max(low, _EARLIEST) - STATISTICS_PRECISION
             if low is not None and f"max.{column}" in found.columns:
                 found = found.filter((pl.col(f"max.{column}") >= low) | pl.col(f"max.{column}").is_null())
             if high is not None and f"min.{column}" in found.columns:
@@ -138,7 +229,14 @@ class LakeTable:
         """These files as one lazy frame with the table's columns."""
         if not files:
             return self.empty().lazy()
-        return pl.scan_parquet(list(files), schema=self.empty().schema, missing_columns="insert")
+        return pl.scan_parquet(
+            list(files),
+            schema=self.empty().schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+            cast_options=pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore"),
+            storage_options=self._options,
+        )
 
     def empty(self) -> pl.DataFrame:
         """No rows, with the table's columns."""
@@ -174,7 +272,7 @@ class LakeTable:
 
     def partitions(self) -> list[int]:
         """The Kafka partitions that the rows came from, as far as the statistics know."""
-        found = pl.DataFrame(self._handle.get_add_actions(flatten=True))
+        found = self._adds()
         if "max.kafka_partition" not in found.columns:
             return []
         highest = found.get_column("max.kafka_partition").max()
@@ -189,7 +287,7 @@ class LakeTable:
 
     def _floor(self, partition: int, limit: int) -> int | None:
         """An offset at or below which `limit` rows are certainly followed, or None to read everything."""
-        found = pl.DataFrame(self._handle.get_add_actions(flatten=True))
+        found = self._adds()
         if "max.kafka_offset" not in found.columns:
             return None
         held = found.filter((pl.col("min.kafka_partition") <= partition) & (pl.col("max.kafka_partition") >= partition))
@@ -209,21 +307,49 @@ def latest(table: LakeTable, rows: pl.LazyFrame | None = None) -> pl.DataFrame:
     return newest.filter(~pl.col("retracted")).collect()
 
 
-def open_table(root: Path, table: Table, *, compact_every_commits: int = 100) -> LakeTable:
-    """Open a table below the lake's root, creating it where it isn't there yet."""
+def open_table(root: Path | str | LakeRoot, table: Table, *, compact_every_commits: int = 100) -> LakeTable:
+    """Open a table below the lake's root (a folder or `s3://bucket/prefix`), creating it where it isn't there yet.
+
+    A table of an earlier release gets the columns that its definition has by now. Raises `SettingsError` where what
+    lies there differs otherwise.
+    """
     return LakeTable(root, table, compact_every_commits=compact_every_commits)
 
 
-def _open(path: Path, schema: pa.Schema) -> DeltaTable:
-    """Two processes may come to create the same table at the same moment: the one that loses opens it."""
-    path.mkdir(parents=True, exist_ok=True)
+def _open(root: LakeRoot, table: Table, schema: pa.Schema) -> DeltaTable:
+    """Of two processes that create or widen the same table at the same moment, the one that loses looks again."""
+    uri, options = root.at(table.path), root.client_options()
+    if root.folder is not None:
+        (root.folder / table.path).mkdir(parents=True, exist_ok=True)
     try:
-        return DeltaTable.create(str(path), schema=schema, mode="ignore", configuration=_CONFIGURATION)
+        handle = DeltaTable.create(
+            uri, schema=schema, mode="ignore", configuration=_CONFIGURATION, storage_options=options
+        )
     except DeltaError:
-        return DeltaTable(str(path))
+        handle = DeltaTable(uri, storage_options=options)
+    for attempt in range(COMMIT_ATTEMPTS):
+        missing = evolution.additions(table, handle.schema())
+        if not missing:
+            break
+        try:
+            evolution.add(handle, missing)
+            logger.info("columns added", extra={"table": table.path, "columns": missing.names})
+        except CommitFailedError:
+            if attempt == COMMIT_ATTEMPTS - 1:
+                raise
+            handle.update_incremental()
+    return handle
+
+
+def _retention(log: timedelta, files: timedelta) -> dict[str, str]:
+    return {
+        "delta.logRetentionDuration": f"interval {math.ceil(log.total_seconds())} seconds",
+        "delta.deletedFileRetentionDuration": f"interval {math.ceil(files.total_seconds())} seconds",
+    }
 
 
 _CONFIGURATION: dict[str, str | None] = {
     "delta.checkpointInterval": "100",
     "delta.dataSkippingNumIndexedCols": "40",
+    **_retention(timedelta(days=30), timedelta(days=30)),
 }

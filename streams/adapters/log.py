@@ -74,6 +74,7 @@ class Consumer:
     ) -> None:
         self._where, self._gone = where, gone
         self._assigned: list[Place] = []
+        self._held: frozenset[str] = frozenset()
         self._failure: Exception | None = None
         self._consumer = KafkaConsumer(
             kafka.client_config()
@@ -99,17 +100,33 @@ class Consumer:
         messages = self._consumer.consume(limit, timeout=POLL_SECONDS)
         if self._failure is not None:
             raise self._failure
-        return [m for m in messages if self._is_event(m)]
+        events: list[KafkaMessage] = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                events.append(message)
+            else:
+                self._heed(error)
+        return events
 
-    def _is_event(self, message: KafkaMessage) -> bool:
-        """Whether this is an event, and no word of the log."""
-        error = message.error()
-        if error is None:
-            return True
+    def _heed(self, error: KafkaError) -> None:
+        """A word of the log among the events."""
         if error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
             raise SettingsError(f"the log has shut this worker out: {error}; does another one use its instance id?")
         logger.info("the log says: %s", error)
-        return False
+
+    def hold(self, topics: Iterable[str]) -> None:
+        """Take nothing of these topics, and of all others again. The membership in the group goes on."""
+        topics = frozenset(topics)
+        if topics != self._held:
+            self._pause(self._held - topics, self._consumer.resume)
+            self._held = topics
+            self._pause(topics, self._consumer.pause)
+
+    def _pause(self, topics: Iterable[str], act: Callable[[list[TopicPartition]], None]) -> None:
+        places = [TopicPartition(t, p) for t, p in self._assigned if t in topics]
+        if places:
+            act(places)
 
     def seek(self, positions: Mapping[Place, int | None]) -> None:
         """Go on from here, for partitions that are ours."""
@@ -146,6 +163,7 @@ class Consumer:
             return
         self._assigned = [(p.topic, p.partition) for p in begin]
         consumer.assign(begin)
+        self._pause(self._held, consumer.pause)
         logger.info("assigned", extra={"partitions": {f"{p.topic}/{p.partition}": p.offset for p in begin}})
 
     def _beginning(self, consumer: KafkaConsumer, topic: str, partition: int) -> TopicPartition:

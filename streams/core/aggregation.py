@@ -1,17 +1,19 @@
 """An output and all that was said of it become one row; a thumb becomes a rating.
 
-The fold is a function of the *set* of events: it orders them by their own time (ties by event id), so whatever
-order they arrive in, however often, the row is the same.
+The fold is a function of the *set* of events (`streams.core.evidence` says which count): whatever order they arrive
+in, however often, in whatever batches, the row is the same.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from schemas.feedback import THUMBS, Feedback, FeedbackKind
-from schemas.outputs import Output
+from schemas.consent import Purpose, permits
+from schemas.feedback import THUMBS, FeedbackKind
 from schemas.preferences import PreferenceSource
-from schemas.tables import RatingRow, ResponseRow
+from schemas.tables import Discount, RatingRow, ResponseRow, Vote
+from streams.core.conduct import duplicates
+from streams.core.evidence import Given, Said, belongs, first_given, in_order, learnable, without_copies
 
 RATING_WEIGHT = 1.0
 _THUMB_VALUE = {FeedbackKind.THUMBS_UP: 1, FeedbackKind.THUMBS_DOWN: -1}
@@ -19,42 +21,32 @@ _REMARKS = THUMBS | {FeedbackKind.COMMENT, FeedbackKind.FLAG}
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """An answer as it was recorded."""
-
-    event_id: str
-    time: datetime
-    output: Output
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One thing that was said of an answer."""
-
-    event_id: str
-    time: datetime
-    feedback: Feedback
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the thumbs on one answer come to. `value` is 1, -1, or None where they cancel out or there is none."""
+    """What the thumbs on one answer come to.
+
+    `value` is 1, -1, or None where they cancel out or there is none; `weight` is how far they agree (0 to 1).
+    """
 
     value: int | None = None
+    weight: float | None = None
     rater_id: str | None = None
     rated_at: datetime | None = None
 
 
-def respond(given: Iterable[Given], said: Iterable[Said]) -> ResponseRow | None:
+def respond(
+    given: Iterable[Given], said: Iterable[Said], *, bursts: Collection[str] = frozenset()
+) -> ResponseRow | None:
     """The row of one answer, or None while no output is known. Its `revision` is still to be given.
 
-    A response id given twice keeps the earliest output: an answer can't be changed after the fact.
+    `bursts` are the ids of judgements that came too fast. Everything said is counted; only what may be learned from
+    becomes a thumb, a remark, a correction or an edit.
     """
-    outputs = sorted(given, key=lambda g: (g.time, g.event_id))
-    if not outputs:
+    first = first_given(given)
+    if first is None:
         return None
-    first, events = outputs[0], in_order(said)
-    verdict, correction = thumbs(events), _last(events, {FeedbackKind.CORRECTION})
+    events = without_copies(s for s in in_order(said) if belongs(s.feedback.tenant, first.output.tenant))
+    votes, usable = standing(events, bursts=bursts), [s for s in events if learnable(s)]
+    verdict, correction = decide(votes), _last(usable, {FeedbackKind.CORRECTION}, without=bursts)
     return ResponseRow(
         **dict(first.output),
         event_time=first.time,
@@ -62,11 +54,14 @@ def respond(given: Iterable[Given], said: Iterable[Said]) -> ResponseRow | None:
         thumb=verdict.value,
         rater_id=verdict.rater_id,
         rated_at=verdict.rated_at,
-        comment=_text(_last(events, _REMARKS)),
+        thumb_weight=verdict.weight,
+        votes=votes or None,
+        comment=_text(_last(usable, _REMARKS)),
         correction=_text(correction),
         corrected_by=correction.feedback.user_id if correction else None,
         corrected_at=correction.time if correction else None,
-        edited=_text(_last(events, {FeedbackKind.EDIT})),
+        correction_event_id=correction.event_id if correction else None,
+        edited=_text(_last(usable, {FeedbackKind.EDIT})),
         flags=_users(events, FeedbackKind.FLAG),
         copies=_count(events, FeedbackKind.COPY),
         regenerations=_count(events, FeedbackKind.REGENERATE),
@@ -74,51 +69,74 @@ def respond(given: Iterable[Given], said: Iterable[Said]) -> ResponseRow | None:
     )
 
 
-def in_order(said: Iterable[Said]) -> list[Said]:
-    """Each event once, by its own time; ties are broken by the event id, so that the order is total."""
-    once = {s.event_id: s for s in sorted(said, key=lambda s: (s.time, s.event_id), reverse=True)}
-    return sorted(once.values(), key=lambda s: (s.time, s.event_id))
+def standing(events: Iterable[Said], *, bursts: Collection[str] = frozenset()) -> tuple[Vote, ...]:
+    """Each user's present thumb, oldest first.
 
-
-def thumbs(events: Iterable[Said]) -> Verdict:
-    """The majority of the users' current thumbs.
-
-    A user's later thumb replaces the earlier one and a withdrawal takes it back, so one who clicks a thousand
-    times counts once. Users who disagree evenly say nothing. Thumbs without a user id count as one user's.
+    A user's later thumb replaces the earlier one and a withdrawal takes it back, so one who clicks a thousand times
+    counts once. Thumbs without a user id count as one user's. A thumb that must not be learned from takes back the
+    one before it, too, and puts nothing in its place: the user no longer means what they said then.
     """
-    standing: dict[str | None, Said] = {}
+    found: dict[str | None, Said] = {}
     for said in events:
-        if said.feedback.kind in THUMBS:
-            standing[said.feedback.user_id] = said
-        elif said.feedback.kind is FeedbackKind.WITHDRAWAL:
-            standing.pop(said.feedback.user_id, None)
-    balance = sum(_THUMB_VALUE[s.feedback.kind] for s in standing.values())
+        if said.feedback.kind in THUMBS and learnable(said):
+            found[said.feedback.user_id] = said
+        elif said.feedback.kind in THUMBS or said.feedback.kind is FeedbackKind.WITHDRAWAL:
+            found.pop(said.feedback.user_id, None)
+    return tuple(_vote(said, bursts) for said in sorted(found.values(), key=lambda s: (s.time, s.event_id)))
+
+
+def decide(votes: Sequence[Vote]) -> Verdict:
+    """The majority of the votes that count, weighing as much as the two sides differ: |up - down| / (up + down).
+
+    Two against one weigh a third, evenly divided ones say nothing. To learn from the majority with this weight is, to
+    first order, to learn from every vote with weight 1/n: the gradients of the two sides cancel (the "multiplied
+    examples" of Sheng, Provost & Ipeirotis 2008, doi:10.1145/1401890.1401965), while counting the majority as one
+    full voice would hide the doubt. Votes of a burst don't count; where there are no others the thumb is still shown,
+    and weighs nothing.
+    """
+    counted = [v for v in votes if v.discounted is None]
+    voices = counted or votes
+    balance = sum(v.value for v in voices)
     if balance == 0:
         return Verdict()
     value = 1 if balance > 0 else -1
-    agreeing = [s for s in standing.values() if _THUMB_VALUE[s.feedback.kind] == value]
-    last = max(agreeing, key=lambda s: (s.time, s.event_id))
-    return Verdict(value, last.feedback.user_id, last.time)
+    last = max((v for v in voices if v.value == value), key=lambda v: (v.at, v.event_id))
+    return Verdict(value, abs(balance) / len(voices) if counted else 0.0, last.rater_id, last.at)
 
 
-def rating(row: ResponseRow) -> RatingRow | None:
-    """The unpaired judgement of a response that carries a thumb."""
-    if row.thumb is None or row.rated_at is None or row.retracted:
-        return None
-    return RatingRow(
-        rating_id=rating_id(row.response_id),
-        revision=1,
-        prompt_id=row.prompt_id,
-        prompt=row.prompt,
-        completion=row.completion,
-        label=row.thumb > 0,
-        weight=RATING_WEIGHT,
-        source=PreferenceSource.THUMB,
-        rater_id=row.rater_id,
-        judged_at=row.rated_at,
-        response_id=row.response_id,
-        version=row.version,
-    )
+def ratings(responses: Iterable[ResponseRow]) -> dict[str, RatingRow]:
+    """The unpaired judgements by their ids, one for each answer that carries a thumb and may be learned from.
+
+    Answers of the same user to the same prompt must come together: one may repeat another (`conduct.duplicates`),
+    and then weighs nothing.
+    """
+    rows = [row for row in responses if rateable(row)]
+    repeated = duplicates(rows)
+    return {rating_id(row.response_id): _rating(row, row.response_id in repeated) for row in rows}
+
+
+def rateable(row: ResponseRow) -> bool:
+    """Whether a rating comes of this answer: it carries a thumb, its own consent covers training, and it was shown.
+
+    Nobody saw a shadow answer, so a thumb on one is an error or worse.
+    """
+    judged = row.thumb is not None and row.rated_at is not None
+    return judged and usable(row) and row.shadow_of is None
+
+
+def usable(row: ResponseRow) -> bool:
+    """Whether something may learn from this answer's texts."""
+    return not row.retracted and permits(row.purposes, Purpose.TRAINING)
+
+
+def weight_of(row: ResponseRow) -> float:
+    """How far the votes agree; rows written before the column existed carried unanimous or majority thumbs."""
+    return RATING_WEIGHT if row.thumb_weight is None else row.thumb_weight
+
+
+def evidence_of(row: ResponseRow) -> tuple[str, ...]:
+    """The event ids of the thumbs that stand on an answer, oldest first."""
+    return tuple(v.event_id for v in row.votes or ())
 
 
 def rating_id(response_id: str) -> str:
@@ -126,9 +144,45 @@ def rating_id(response_id: str) -> str:
     return f"rating-{response_id}"
 
 
-def _last(events: list[Said], kinds: Collection[FeedbackKind]) -> Said | None:
+def _vote(said: Said, bursts: Collection[str]) -> Vote:
+    return Vote(
+        event_id=said.event_id,
+        rater_id=said.feedback.user_id,
+        value=_THUMB_VALUE[said.feedback.kind],
+        at=said.time,
+        discounted=Discount.BURST if said.event_id in bursts else None,
+    )
+
+
+def _rating(row: ResponseRow, repeated: bool) -> RatingRow:
+    assert row.thumb is not None
+    assert row.rated_at is not None
+    burst = Discount.BURST if weight_of(row) == 0 else None
+    return RatingRow(
+        rating_id=rating_id(row.response_id),
+        revision=1,
+        prompt_id=row.prompt_id,
+        prompt=row.prompt,
+        completion=row.completion,
+        label=row.thumb > 0,
+        weight=0.0 if repeated else RATING_WEIGHT * weight_of(row),
+        source=PreferenceSource.THUMB,
+        rater_id=row.rater_id,
+        judged_at=row.rated_at,
+        tenant=row.tenant,
+        discounted=Discount.DUPLICATE if repeated else burst,
+        evidence=evidence_of(row) or None,
+        response_id=row.response_id,
+        version=row.version,
+    )
+
+
+def _last(
+    events: list[Said], kinds: Collection[FeedbackKind], *, without: Collection[str] = frozenset()
+) -> Said | None:
     """The latest event of these kinds that carries a text."""
-    return next((s for s in reversed(events) if s.feedback.kind in kinds and s.feedback.text), None)
+    found = (s for s in reversed(events) if s.feedback.kind in kinds and s.feedback.text)
+    return next((s for s in found if s.event_id not in without), None)
 
 
 def _text(said: Said | None) -> str | None:

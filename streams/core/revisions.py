@@ -7,9 +7,9 @@ give the same latest rows; only the revision numbers tell the paths apart.
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from schemas.tables import PreferenceRow, RatingRow, ResponseRow
+from schemas.tables import AnnotatorRow, PreferenceRow, RatingRow, ResponseRow
 
-Row = TypeVar("Row", ResponseRow, RatingRow, PreferenceRow)
+Row = TypeVar("Row", ResponseRow, RatingRow, PreferenceRow, AnnotatorRow)
 
 
 def revise(current: Mapping[str, Row], wanted: Mapping[str, Row]) -> list[Row]:

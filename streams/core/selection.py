@@ -6,6 +6,12 @@ disagree, and low where all agree that it is a toss-up, which no label would set
 was worse than random in simulation, because it also grows where every head is certain of the same side.
 
 The random share keeps estimates over labels honest ("random is hard to beat" with strong models, too).
+
+A shadow answer and the one that was served in its place come first, up to a share: no user can ever thumb the shadow
+one, so labels are the only way to learn whether the version that is tried out is better.
+
+Only answers whose consent covers labeling are shown to people, and, as the verdict is learned from, training too. The
+verdict itself is the labeler's own.
 """
 
 import hashlib
@@ -15,6 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from schemas.consent import EVERY_PURPOSE, permits
 from schemas.ids import content_id
 from schemas.labels import Candidate, LabelTask
 from schemas.tables import ResponseRow, ScoreRow
@@ -30,6 +37,8 @@ class SelectionPlan:
     tasks_per_batch: int = 12
     random_share: float = 0.25
     seed: int = 0
+    shadow_share: float = 0.5
+    """At most this share of the places that are not random goes first to answers and their shadows."""
 
     @property
     def at_random(self) -> int:
@@ -46,19 +55,28 @@ class Comparison:
     uncertainty: float
     reward_model: str
 
+    @property
+    def shadows(self) -> bool:
+        """Whether one was made only to be compared with the other."""
+        return self.first.shadow_of == self.second.response_id or self.second.shadow_of == self.first.response_id
+
 
 def select(
     scores: Iterable[ScoreRow], responses: Mapping[str, ResponseRow], *, known: Collection[str], plan: SelectionPlan
 ) -> list[LabelTask]:
     """The label tasks of one reward model's scores. `known` are the task ids already queued or labelled.
 
-    The uncertain arm is the top of a ranking, so its `selection_probability` is 1; the random arm is a uniform
-    draw without replacement from the rest, so there it is the number drawn over the number left.
+    The uncertain arm is the top of a ranking (answers with their shadows first), so its `selection_probability` is 1;
+    the random arm is a uniform draw without replacement from the rest, so there it is the number drawn over the number
+    left.
     """
     ranked = [c for c in comparisons(scores, responses) if c.task_id not in known]
     ranked.sort(key=lambda c: (-c.uncertainty, c.task_id))
     cut = plan.tasks_per_batch - plan.at_random
-    top, rest = ranked[:cut], ranked[cut:]
+    preferred = [c for c in ranked if c.shadows][: round(cut * plan.shadow_share)]
+    chosen = {c.task_id for c in preferred}
+    others = [c for c in ranked if c.task_id not in chosen]
+    top, rest = preferred + others[: cut - len(preferred)], others[cut - len(preferred) :]
     drawn = sorted(rest, key=lambda c: _draw(plan.seed, c.reward_model, c.task_id))[: plan.at_random]
     share = len(drawn) / len(rest) if rest else 1.0
     uncertain = [_task(c, "uncertain", 1.0, seed=plan.seed) for c in top]
@@ -69,7 +87,7 @@ def comparisons(scores: Iterable[ScoreRow], responses: Mapping[str, ResponseRow]
     """Every pair of scored answers to the same prompt whose texts differ, each pair of texts once."""
     prompts: dict[str, list[ScoreRow]] = defaultdict(list)
     for score in scores:
-        if score.response_id in responses:
+        if score.response_id in responses and may_be_shown(responses[score.response_id]):
             prompts[score.prompt_id].append(score)
     found: dict[str, Comparison] = {}
     for group in prompts.values():
@@ -79,6 +97,11 @@ def comparisons(scores: Iterable[ScoreRow], responses: Mapping[str, ResponseRow]
             if compared is not None:
                 found.setdefault(compared.task_id, compared)
     return list(found.values())
+
+
+def may_be_shown(row: ResponseRow) -> bool:
+    """Whether labelers may see an answer, to teach by their verdict."""
+    return not row.retracted and all(permits(row.purposes, purpose) for purpose in EVERY_PURPOSE)
 
 
 def bald(scores_a_H: Sequence[float], scores_b_H: Sequence[float]) -> float:
@@ -96,6 +119,8 @@ def task_id(prompt_id: str, texts: Iterable[str]) -> str:
 
 def _compare(a: ScoreRow, b: ScoreRow, responses: Mapping[str, ResponseRow]) -> Comparison | None:
     first, second = sorted((responses[a.response_id], responses[b.response_id]), key=lambda r: r.response_id)
+    if first.tenant != second.tenant:
+        return None
     if first.completion == second.completion or len(a.head_scores) != len(b.head_scores) or not a.head_scores:
         return None
     identity = task_id(a.prompt_id, (first.completion, second.completion))

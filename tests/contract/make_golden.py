@@ -1,4 +1,4 @@
-"""Writes the golden events of the current schema versions; existing files are never touched, released events stay.
+"""Writes the golden events of every released revision; existing files are never touched, released events stay.
 
 python -m tests.contract.make_golden
 """
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from schemas.audit import Audit
+from schemas.consent import Purpose
 from schemas.cycles import Cost, Cycle, CycleStatus, Stage
 from schemas.envelope import encode, new_event, type_name
 from schemas.feedback import Feedback, FeedbackKind
@@ -27,7 +28,7 @@ LEFT = Candidate(completion="It arrives tomorrow.", response_id=FIRST, version="
 RIGHT = Candidate(completion="No idea.", response_id=SECOND, version="v1")
 DETAILS = {"prompt_id": prompt_id(PROMPT), "prompt": PROMPT}
 
-EXAMPLES: tuple[Payload, ...] = (
+FIRST_REVISION: tuple[Payload, ...] = (
     Output(
         response_id=FIRST, completion="It arrives tomorrow.", version="base", base_model="smollm2", temperature=0.8,
         max_completion_tokens=32, seed=7, finish_reason="stop", input_tokens=12, output_tokens=5,
@@ -67,15 +68,51 @@ EXAMPLES: tuple[Payload, ...] = (
     Audit(actor="cli:ada", action="rollback", target="v1", detail="rude answers"),
 )  # fmt: skip
 
+LATER_REVISIONS: tuple[tuple[int, Payload], ...] = (
+    (2, Output(
+        response_id=FIRST, completion="It arrives tomorrow.", version="base", base_model="smollm2", temperature=0.8,
+        max_completion_tokens=32, seed=7, finish_reason="stop", input_tokens=12, output_tokens=5,
+        latency_seconds=0.25, segment="shop", user_id="user-7", request_id="request-1", shadow_of=SECOND,
+        tenant="shop-1", purposes=(Purpose.TRAINING,), credential="key-1", **DETAILS,
+    )),
+    (2, Feedback(
+        response_id=FIRST, kind=FeedbackKind.THUMBS_UP, user_id="user-7", tenant="shop-1",
+        purposes=(Purpose.TRAINING, Purpose.LABELING), credential="key-2",
+    )),
+    (2, Preference(
+        preference_id="pair-2", kind="pair", revision=1, chosen="It arrives tomorrow.", rejected="No idea.",
+        weight=0.5, source=PreferenceSource.SIBLINGS, rater_id="user-7", response_ids=(FIRST, SECOND),
+        versions=("v1", "v1"), **DETAILS,
+    )),
+    (2, Audit(actor="cli:ada", action="key_rotation", target="key-1")),
+)  # fmt: skip
+"""One for each further revision in schemas/published/released, saying what the revision before it could not."""
+
+
+def stem(payload: Payload, revision: int) -> str:
+    """The name of a golden event: the topic's, with the revision from the second one on."""
+    return type_name(type(payload)) + (f".{revision}" if revision > 1 else "")
+
+
+EXAMPLES: dict[str, Payload] = {stem(payload, 1): payload for payload in FIRST_REVISION} | {
+    stem(payload, revision): payload for revision, payload in LATER_REVISIONS
+}
+
+
+def event_id(name: str) -> str:
+    """The id of the golden event of this name: `golden-outputs`, `golden-outputs-2`."""
+    _, kind, _, *revision = name.split(".")
+    return "-".join(("golden", kind, *revision))
+
 
 def main() -> None:
     """Write what is not there yet."""
     FOLDER.mkdir(exist_ok=True)
-    for payload in EXAMPLES:
-        path = FOLDER / f"{type_name(type(payload))}.json"
+    for name, payload in EXAMPLES.items():
+        path = FOLDER / f"{name}.json"
         if path.exists():
             continue
-        message = encode(new_event(payload, source="golden", id=f"golden-{payload.schema_name}", time=MOMENT))
+        message = encode(new_event(payload, source="golden", id=event_id(name), time=MOMENT))
         headers = {name: value.decode() for name, value in message.headers}
         body = {"key": message.key.decode(), "headers": headers, "value": json.loads(message.value)}
         path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n")

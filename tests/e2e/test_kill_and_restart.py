@@ -1,65 +1,22 @@
 """Kill -9 of every process, the broker included, in the middle of traffic: nothing acknowledged is lost or doubled."""
 
-import itertools
-import json
-import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import polars as pl
 import psutil
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from infra.local.stack import LocalStack, StackOptions
 from schemas import topics
-from schemas.topics import Topic
+from tests.e2e.data_kill import Traffic, column, ids_in_log, latest, wait_until
 
 pytestmark = pytest.mark.timeout(900)  # the whole run is in a fixture
 
-PATIENCE_SECONDS = 90.0
 KILLED = ("ingest", "gateway", "broker", "refine", "rollout", "agents", "ingest", "broker", "refine", "gateway")
-
-
-@dataclass
-class Traffic:
-    """Users who ask and rate until told to stop; they remember what was acknowledged to them."""
-
-    url: str
-    stop: Event = field(default_factory=Event)
-    feedback_ids: list[str] = field(default_factory=list[str])
-    response_ids: list[str] = field(default_factory=list[str])
-    refusals: int = 0
-
-    def run(self) -> None:
-        for number in itertools.count():
-            if self.stop.is_set():
-                return
-            try:
-                self._ask_and_rate(number)
-            except (OSError, urllib.error.HTTPError, ValueError):
-                self.refusals += 1  # the gateway was killed a moment ago: nothing was acknowledged
-                time.sleep(0.2)
-
-    def _ask_and_rate(self, number: int) -> None:
-        question = f"Where is parcel {number % 7}?"
-        body = {"model": "thumbwheel", "messages": [{"role": "user", "content": question}], "max_tokens": 8}
-        response_id = self._post("/v1/chat/completions", body)["id"]
-        self.response_ids.append(response_id)
-        kind = "thumbs_up" if number % 3 else "thumbs_down"
-        rating = {"response_id": response_id, "kind": kind, "user": f"user-{number % 5}", "id": f"rating-{number}"}
-        self.feedback_ids.append(self._post("/v1/feedback", rating)["id"])
-
-    def _post(self, path: str, body: dict[str, object]) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.loads(answer.read())
 
 
 @pytest.fixture(scope="module")
@@ -111,22 +68,6 @@ class Aftermath:
     children: list[psutil.Process]
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s in vain: {what}"
-        time.sleep(0.1)
-
-
-def column(table: Path, name: str) -> list[str]:
-    return pl.read_delta(str(table), columns=[name])[name].to_list()
-
-
-def latest(lake: Path, table: str, key: str) -> pl.DataFrame:
-    rows = pl.read_delta(str(lake / table)).sort("revision")
-    return rows.unique(key, keep="last").filter(~pl.col("retracted"))
-
-
 def rated(lake: Path) -> set[str]:
     return set(latest(lake, "gold/ratings", "rating_id")["response_id"])
 
@@ -134,25 +75,6 @@ def rated(lake: Path) -> set[str]:
 def answered_and_rated(lake: Path) -> set[str]:
     answered = set(column(lake / "bronze/outputs", "response_id"))
     return answered & set(column(lake / "bronze/feedback", "response_id"))
-
-
-def ids_in_log(bootstrap_servers: str, topic: Topic) -> list[str]:
-    """The ids of all events that the broker has acknowledged."""
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "kill-test", "enable.auto.commit": False})
-    try:
-        parts = [TopicPartition(topic.name, p, 0) for p in range(topic.partitions)]
-        missing = sum(consumer.get_watermark_offsets(p, timeout=10)[1] for p in parts)
-        consumer.assign(parts)
-        found: list[str] = []
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(found) < missing and time.monotonic() < deadline:
-            for message in consumer.consume(500, timeout=0.5):
-                assert message.error() is None
-                found.append(dict(message.headers() or [])["ce_id"].decode())
-        assert len(found) == missing
-        return found
-    finally:
-        consumer.close()
 
 
 def test_every_killed_process_came_back(killed_in_mid_traffic: Aftermath) -> None:

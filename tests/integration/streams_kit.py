@@ -59,11 +59,17 @@ def event(data: Any, **more: Any) -> Event[Any]:
     return new_event(data, source="test", **more)
 
 
-def until(condition: Callable[[], bool], what: str, *, doing: Callable[[], object] = lambda: time.sleep(0.2)) -> None:
+def until(
+    condition: Callable[[], bool],
+    what: str,
+    *,
+    doing: Callable[[], object] = lambda: time.sleep(0.2),
+    patience: float = PATIENCE,
+) -> None:
     """Wait for a condition; the bound only keeps a broken test from hanging."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} s in vain for: {what}"
+        assert time.monotonic() < deadline, f"waited {patience:.0f} s in vain for: {what}"
         doing()
 
 

@@ -21,6 +21,7 @@ from tests.integration import trainer_lake as lake
 from trainer import app
 from trainer.adapters.events import MemoryEvents
 from trainer.adapters.registry import Registry
+from trainer.core.evidence import rater_hash
 from trainer.cycle import CycleRunner
 from trainer.records import Outcome, VersionRecord
 from trainer.settings import TrainerSettings
@@ -95,7 +96,7 @@ def test_the_version_is_told_of_before_the_cycle_is_finished(done: tuple[World, 
 def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -> None:
     world, outcome = done
     record = world.record("v1")
-    assert record.tables == {"gold/ratings": 1, "gold/preferences": 1, "silver/responses": 1}
+    assert record.tables == {"gold/ratings": 1, "gold/preferences": 1, "silver/responses": 1, "gold/annotators": None}
     assert record.cycle_id == outcome.cycle_id and record.config.seed == 1 and record.config.threads == 1
     assert record.base_model.sha256 is not None and len(record.content_hash) == 64
     assert set(record.cost) == {"pin", "reward_model", "policy", "evaluate"}
@@ -110,7 +111,8 @@ def test_the_version_names_each_label_and_prompt_that_it_learned_from(done: tupl
     labels = Counter(e.set for e in known if e.kind != "prompt")
     assert labels == {name: n for name, n in record.labels.items() if n}
     rated = next(e for e in known if e.kind == "rating")
-    assert rated.rater_id is not None and rated.response_ids == (lake.response_id(int(rated.id.split("-")[1])),)
+    raters = {rater_hash(f"u{n}") for n in range(200)}
+    assert rated.rater in raters and rated.response_ids == (lake.response_id(int(rated.id.split("-")[1])),)
     production = set(pl.read_delta(str(world.settings.lake / tables.RESPONSES.path))["prompt_id"])
     assert {e.id for e in known if e.kind == "prompt"} & production
     text = (registry.folder("v1") / "evidence.jsonl").read_text()

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
+from infra.local.ports import free_port
 from schemas.topics import AUDIT, MODEL_VERSIONS
 from schemas.versions import VersionState
 from tests.integration.test_gateway import ROOT, eventually, read_all, tell
@@ -13,10 +16,22 @@ from tests.unit.serving.conftest import write_adapter
 
 
 def start(bootstrap: str) -> subprocess.Popen[bytes]:
+    """A controller that runs: one that is told to end while Python still starts ends by the signal."""
+    port = free_port()
     environment = dict(os.environ) | {
         "THUMBWHEEL_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "THUMBWHEEL_METRICS_PORT": str(port),
     }
-    return subprocess.Popen([sys.executable, "-m", "serving", "rollout"], env=environment, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "serving", "rollout"], env=environment, cwd=ROOT)
+    eventually(lambda: answers(port))
+    return process
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def moves(bootstrap: str, count: int) -> list[str]:

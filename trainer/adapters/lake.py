@@ -7,7 +7,7 @@ aborts the process: delta-rs #2184).
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +20,20 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from schemas import tables
-from schemas.tables import ScoreRow, Table
-from trainer.core.dataset import PairRow, RatingRow, Turn
+from schemas.consent import Purpose
+from schemas.preferences import PreferenceSource
+from schemas.tables import ScoreRow, Table, annotator_id
+from trainer.core.dataset import PairRow, RatingRow, Turn, trusted
 
 logger = logging.getLogger(__name__)
 
 WRITE_ATTEMPTS = 8
-_RATING = ("rating_id", "prompt_id", "prompt", "completion", "label", "weight", "source", "rater_id", "judged_at")
-_PAIR = ("preference_id", "prompt_id", "prompt", "chosen", "rejected", "weight", "source", "rater_id", "judged_at")
+_JUDGED = ("prompt_id", "prompt", "weight", "source", "rater_id", "tenant", "judged_at")
+_RATING = ("rating_id", "completion", "label", "response_id", *_JUDGED)
+_PAIR = ("preference_id", "chosen", "rejected", "chosen_response_id", "rejected_response_id", *_JUDGED)
+
+
+_PINNED = (tables.RATINGS, tables.PREFERENCES, tables.RESPONSES, tables.ANNOTATORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +54,17 @@ class Pins:
     ratings: int | None
     preferences: int | None
     responses: int | None
+    annotators: int | None = None
 
     @classmethod
     def of(cls, versions: Mapping[str, int | None]) -> "Pins":
-        """From what a record holds (see `as_dict`)."""
-        return cls(*(versions.get(t.path) for t in (tables.RATINGS, tables.PREFERENCES, tables.RESPONSES)))
+        """From what a record holds (see `as_dict`); one from before raters had weights doesn't name their table."""
+        return cls(*(versions.get(t.path) for t in _PINNED))
 
     def as_dict(self) -> dict[str, int | None]:
         """Table path -> version."""
-        return {
-            tables.RATINGS.path: self.ratings,
-            tables.PREFERENCES.path: self.preferences,
-            tables.RESPONSES.path: self.responses,
-        }
+        versions = (self.ratings, self.preferences, self.responses, self.annotators)
+        return {table.path: version for table, version in zip(_PINNED, versions, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -85,31 +89,41 @@ class TrainerLake:
 
     def pins(self) -> Pins:
         """The newest version of each table, now."""
-        return Pins(*(self._version(t) for t in (tables.RATINGS, tables.PREFERENCES, tables.RESPONSES)))
+        return Pins(*(self._version(t) for t in _PINNED))
 
     def read(self, pins: Pins, *, newest_responses: int = 20_000) -> Pinned:
-        """Labels and prompts at these versions; of the answers only the newest, so that history costs nothing."""
-        ratings = self._current(tables.RATINGS, pins.ratings, [*_RATING, "response_id"])
-        pairs = self._current(
-            tables.PREFERENCES, pins.preferences, [*_PAIR, "chosen_response_id", "rejected_response_id"]
-        )
+        """Labels and prompts at these versions; of the answers only the newest, so that history costs nothing.
+
+        A label's weight is its row's times those of the raters behind it.
+        """
+        ratings = self._current(tables.RATINGS, pins.ratings, _RATING)
+        pairs = self._current(tables.PREFERENCES, pins.preferences, _PAIR)
         prompts = self._responses(pins.responses, ["prompt_id", "prompt"], newest_responses)
+        weighed = trusted(
+            [_pair(row) for row in pairs.iter_rows(named=True)],
+            [_rating(row) for row in ratings.iter_rows(named=True)],
+            self._trust(pins.annotators),
+        )
         return Pinned(
             pins,
-            tuple(_pair(row) for row in pairs.iter_rows(named=True)),
-            tuple(_rating(row) for row in ratings.iter_rows(named=True)),
+            *weighed,
             {row["prompt_id"]: _turns(row["prompt"]) for row in prompts.unique("prompt_id").iter_rows(named=True)},
         )
 
     def count_labels(self, pins: Pins) -> int:
-        """How many labels count at these versions. Reads three narrow columns."""
-        return sum(
-            self._current(table, version, [table.key]).height
+        """How many labels count at these versions. Reads narrow columns."""
+        found = (
+            self._current(table, version, (table.key, "weight"))
             for table, version in ((tables.RATINGS, pins.ratings), (tables.PREFERENCES, pins.preferences))
         )
+        return sum(labels.filter(pl.col("weight") > 0).height for labels in found)
 
     def unscored(self, reward_model: str, *, limit: int) -> list[Answer]:
-        """The newest answers of production without scores by this reward model, newest first."""
+        """The newest answers of production without scores by this reward model, newest first.
+
+        Scores are for choosing what labelers are asked, and what they answer is learned from: answers whose consent
+        doesn't cover training are left out.
+        """
         version = self._version(tables.RESPONSES)
         if version is None or limit < 1:
             return []
@@ -162,28 +176,36 @@ class TrainerLake:
                 return None
             raise
 
-    def _current(self, table: Table, version: int | None, columns: list[str]) -> pl.DataFrame:
+    def _trust(self, version: int | None) -> dict[str, float]:
+        """Weight by annotator id."""
+        rows = self._current(tables.ANNOTATORS, version, ("rater_id", "weight"))
+        return dict(rows.select("rater_id", "weight").iter_rows())
+
+    def _current(self, table: Table, version: int | None, columns: Sequence[str]) -> pl.DataFrame:
         """The latest revision of each row, without retracted ones, in order of row id."""
         handle = self._open(table, version) if version is not None else None
         if handle is None:
-            return pl.DataFrame(schema=columns)
-        wanted = list(dict.fromkeys([*columns, table.key, "revision", "retracted"]))
-        frame = pl.scan_delta(handle).select(wanted).sort("revision")
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
+        frame = _scan(handle, {*columns, table.key, "revision", "retracted"}).sort("revision")
         latest = frame.unique(subset=[table.key], keep="last", maintain_order=True)
         return latest.filter(~pl.col("retracted")).sort(table.key).select(columns).collect()
 
     def _responses(self, version: int | None, columns: list[str], limit: int) -> pl.DataFrame:
-        """The answers with the newest ids (which are ordered by time), one row each, in order of id."""
+        """The answers with the newest ids (which are ordered by time), one row each, in order of id.
+
+        Of these, the ones whose consent covers training.
+        """
         handle = self._open(tables.RESPONSES, version) if version is not None else None
         if handle is None:
             return pl.DataFrame(schema=columns)
         ids = pl.scan_delta(handle).select("response_id").unique().sort("response_id").tail(limit).collect()
         if ids.is_empty():
             return pl.DataFrame(schema=columns)
-        wanted = list(dict.fromkeys(["response_id", "revision", "retracted", *columns]))
-        frame = pl.scan_delta(handle).select(wanted).filter(pl.col("response_id") >= ids["response_id"].min())
+        wanted = {"response_id", "revision", "retracted", "purposes", *columns}
+        frame = _scan(handle, wanted).filter(pl.col("response_id") >= ids["response_id"].min())
         latest = frame.sort("revision").unique(subset=["response_id"], keep="last", maintain_order=True)
-        return latest.filter(~pl.col("retracted")).sort("response_id").select(columns).collect()
+        agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
+        return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(columns).collect()
 
     def _scored(self, reward_model: str) -> set[str]:
         handle = self._open(tables.SCORES, None)
@@ -198,12 +220,30 @@ def arrow_schema(table: Table) -> pa.Schema:
     return pa.schema(deltalake.Schema.from_json(table.delta_schema()).to_arrow())
 
 
+_SINCE: Mapping[str, Any] = {"tenant": pl.String, "purposes": pl.List(pl.String)}
+"""Columns that tables pinned by earlier releases don't have."""
+
+
+def _scan(handle: DeltaTable, columns: Collection[str]) -> pl.LazyFrame:
+    """These columns; those that a table pinned before they existed lacks are null."""
+    held = {field.name for field in handle.schema().fields}
+    missing = [pl.lit(None, dtype=_SINCE[name]).alias(name) for name in sorted(set(columns) - held)]
+    return pl.scan_delta(handle).select(sorted(set(columns) & held)).with_columns(missing)
+
+
 def _turns(prompt: Sequence[Mapping[str, str]]) -> tuple[Turn, ...]:
     return tuple((turn["role"], turn["content"]) for turn in prompt)
 
 
 def _moment(value: datetime) -> float:
     return value.timestamp()
+
+
+def _rater(row: Mapping[str, Any]) -> str | None:
+    """The same user id in two tenants is two people; labelers work for all of them."""
+    if row["rater_id"] is None or row["source"] == PreferenceSource.LABEL:
+        return row["rater_id"]
+    return annotator_id("user", row["rater_id"], row["tenant"])
 
 
 def _rating(row: Mapping[str, Any]) -> RatingRow:
@@ -215,7 +255,7 @@ def _rating(row: Mapping[str, Any]) -> RatingRow:
         label=row["label"],
         weight=row["weight"],
         source=row["source"],
-        rater=row["rater_id"],
+        rater=_rater(row),
         judged_at=_moment(row["judged_at"]),
         response=row["response_id"] or "",
     )
@@ -231,7 +271,7 @@ def _pair(row: Mapping[str, Any]) -> PairRow:
         rejected=row["rejected"],
         weight=row["weight"],
         source=row["source"],
-        rater=row["rater_id"],
+        rater=_rater(row),
         judged_at=_moment(row["judged_at"]),
         responses=tuple(r for r in responses if r is not None),
     )

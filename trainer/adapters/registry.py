@@ -13,7 +13,7 @@ once the log has acknowledged the event, so a crash in between announces the ver
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from pydantic import ValidationError
 
 from schemas.envelope import Event
 from schemas.errors import CorruptAdapter, UnknownVersion
+from schemas.ids import content_id
 from schemas.versions import ModelVersion, VersionState
-from trainer.adapters.files import sha256_of, sync_folder, sync_tree
+from trainer.adapters.files import sha256_of, sync_folder, sync_tree, write_whole
 from trainer.core.evidence import Evidence
 from trainer.records import Interval, VersionRecord, read_record
 
@@ -92,6 +93,18 @@ class Registry:
             raise CorruptAdapter(f"{file} is not what the record of version {version} says; restore it from a copy")
         return [Evidence.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
+    def forget_samples(self, quotes: Set[str]) -> int:
+        """Take the sampled answers to some prompts (hashes, see `quote`) out of all records; how many they were."""
+        removed = 0
+        for version in self.versions():
+            record = self.record(version)
+            kept = tuple(s for s in record.evaluation.samples if quote(s.prompt) not in quotes)
+            if len(kept) < len(record.evaluation.samples):
+                removed += len(record.evaluation.samples) - len(kept)
+                rest = record.model_copy(update={"evaluation": record.evaluation.model_copy(update={"samples": kept})})
+                write_whole(self.folder(version) / "record.json", rest.model_dump_json(indent=2) + "\n")
+        return removed
+
     def by_cycle(self, cycle_id: str) -> VersionRecord | None:
         """The version that a cycle wrote, if it came so far."""
         for version in reversed(self.versions()):
@@ -131,6 +144,11 @@ class Registry:
     def acknowledged(self, version: str) -> None:
         """The log has the version's event."""
         (self.root / version / _EVENT_FILE).unlink(missing_ok=True)
+
+
+def quote(prompt: str) -> str:
+    """The hash by which a sampled prompt is found without keeping it."""
+    return content_id("quote", prompt)
 
 
 def version_event(record: VersionRecord, *, source: str, id: str, time: datetime) -> Event[ModelVersion]:

@@ -4,10 +4,10 @@
   prompts to train   train (reward model)           judge
   prompts held out   held_out (its report)          judge
 
-Rules, in order:
-1. Empty and identical answers are dropped. What one rater said twice of the same texts counts once; where the same
-   rater says both, the weights net out and the stronger side keeps the difference (a tie drops both). Different raters
-   who disagree are kept: that is the signal.
+A label's weight is its row's (how sure its judges are) times that of the raters behind it (`trusted`). Then, in order:
+1. Empty and identical answers are dropped, and labels that weigh nothing. What one rater said twice of the same texts
+   counts once; where the same rater says both, the weights net out and the stronger side keeps the difference (a tie
+   drops both). Different raters who disagree are kept: that is the signal.
 2. The newest `max_labels` are taken, so that a cycle over a long history costs no more than over a short one.
 3. Prompts and raters are assigned by a hash of their id, so what was held out in one cycle is held out in every later
    one: no version's parent has trained on it.
@@ -20,12 +20,14 @@ Rules, in order:
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from schemas.errors import NotEnoughData
+from schemas.tables import annotator_id
 
 Turn = tuple[str, str]
 """Role and content."""
@@ -119,6 +121,34 @@ class Dataset:
 def rater_of(row: Row) -> str:
     """The rater's id; a label without one counts as a person of its own."""
     return row.rater if row.rater is not None else f"unknown:{row.id}"
+
+
+def trusted(
+    pairs: Iterable[PairRow], ratings: Iterable[RatingRow], trust: Mapping[str, float]
+) -> tuple[tuple[PairRow, ...], tuple[RatingRow, ...]]:
+    """The same labels, each with the weights of the people behind it multiplied in.
+
+    `trust` is gold.annotators: weight by annotator id; who is not in it weighs 1. A pair of two people's thumbs is as
+    sure as both of them are. What weighs nothing is left out by `build`, which counts it.
+    """
+    rated = tuple(replace(row, weight=row.weight * _trust_of(row, trust)) for row in ratings)
+    thumbs = {row.response: row for row in rated if row.response}
+    weighed: list[PairRow] = []
+    for row in pairs:
+        behind = {_annotator(row): _trust_of(row, trust)}
+        if row.source == "same_prompt":
+            others = [thumbs[response] for response in row.responses if response in thumbs]
+            behind |= {_annotator(other): _trust_of(other, trust) for other in others}
+        weighed.append(replace(row, weight=row.weight * math.prod(behind.values())))
+    return tuple(weighed), rated
+
+
+def _trust_of(row: Row, trust: Mapping[str, float]) -> float:
+    return trust.get(_annotator(row), 1.0)
+
+
+def _annotator(row: Row) -> str:
+    return annotator_id("labeler" if row.source == "label" else "user", rater_of(row))
 
 
 def build(

@@ -20,7 +20,8 @@ class Evidence(BaseModel):
 
     `set` says for what it was used. A `prompt` is one that the policy was trained on (`train`) or evaluated on
     (`held_out`); labels are those of the reward model (`train`, `held_out`) and of the judge. `id` is the prompt's,
-    the pair's or the rating's.
+    the pair's or the rating's. `rater` is the hash of a rater's id (see `rater_hash`): whoever knows the id finds what
+    they taught, and the file names nobody.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,8 +32,13 @@ class Evidence(BaseModel):
     prompt_id: str
     weight: float = 1.0
     source: str | None = None
-    rater_id: str | None = None
+    rater: str | None = None
     response_ids: tuple[str, ...] = ()
+
+
+def rater_hash(rater_id: str) -> str:
+    """How a rater is named in evidence."""
+    return content_id("rater", rater_id)
 
 
 def evidence(dataset: Dataset) -> Iterator[Evidence]:
@@ -60,7 +66,7 @@ def _labels(name: Set, labels: Labels) -> Iterator[Evidence]:
             prompt_id=row.prompt_id,
             weight=row.weight,
             source=row.source,
-            rater_id=row.rater,
+            rater=rater_hash(row.rater) if row.rater else None,
             response_ids=row.responses if pair else (row.response,) if row.response else (),
         )
 

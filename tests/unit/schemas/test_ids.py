@@ -27,7 +27,7 @@ def test_fresh_ids_differ() -> None:
 
 
 def test_a_fresh_response_id_is_one_that_the_contracts_accept() -> None:
-    output = next(e for e in EXAMPLES if isinstance(e, Output))
+    output = next(e for e in EXAMPLES.values() if isinstance(e, Output))
     fresh = ids.new_response_id()
     assert Output.model_validate({**output.model_dump(), "response_id": fresh}).response_id == fresh
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.core.wire import ChatRequest, FeedbackRequest, Limits, RequestRefused, parse, sampling
+from serving.core.records import FeedbackRequest
+from serving.core.wire import ChatRequest, Limits, RequestRefused, parse, sampling
 
 LIMITS = Limits(default_temperature=0.8, default_max_tokens=128, max_completion_tokens=512)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -108,5 +109,5 @@ def test_any_json_either_is_a_request_or_is_refused(value: object) -> None:
 def test_a_correction_needs_its_text() -> None:
     body = {"response_id": "chatcmpl-" + "0" * 32, "kind": "correction"}
     with pytest.raises(RequestRefused, match="needs a non-empty text"):
-        parse(FeedbackRequest, json.dumps(body).encode()).feedback()
-    assert parse(FeedbackRequest, json.dumps(body | {"text": "better"}).encode()).feedback().text == "better"
+        parse(FeedbackRequest, json.dumps(body).encode())
+    assert parse(FeedbackRequest, json.dumps(body | {"text": "better"}).encode()).text == "better"

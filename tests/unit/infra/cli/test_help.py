@@ -4,11 +4,13 @@ from typer.testing import CliRunner
 
 from infra.cli.app import app
 
-GROUPS = ("versions", "topics", "models")
+GROUPS = ("versions", "topics", "models", "tables", "dlq", "keys")
 COMMANDS = (
     "demo", "up", "label", "replay", "train", "doctor", "gateway", "rollout", "ingest", "refine", "agents", "trainer",
     "versions list", "versions show", "versions promote", "versions rollback", "topics create", "topics describe",
-    "topics copy", "models prepare",
+    "topics copy", "models prepare", "trace", "erase", "tables list", "tables history", "tables diff", "tables show",
+    "tables upkeep", "tables export", "tables import", "tables rebuild", "dlq list", "dlq show", "dlq retry",
+    "dlq drop", "keys create", "keys list", "keys revoke", "keys rotate",
 )  # fmt: skip
 
 

@@ -1,19 +1,24 @@
 """Tables that own the offsets of what they hold."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, create_model
 
 from schemas import tables
 from schemas.envelope import new_event
-from schemas.errors import TableConflict
+from schemas.errors import SettingsError, TableConflict
 from schemas.feedback import Feedback, FeedbackKind
 from schemas.ids import new_response_id
+from schemas.messages import ChatMessage, Closed
 from streams.adapters.lake import LakeTable, Move, latest, open_table
 from tests.unit.streams.core.test_pairing import response
 
+ROOT = Path(__file__).parents[4]
 APP = "ingest/thumbwheel.feedback.v1/0"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -107,3 +112,102 @@ def test_the_latest_rows_are_the_highest_revisions_without_the_retracted(tmp_pat
         table.append(table.arrow([row.model_dump() for row in batch]), {})
     (row,) = latest(table).to_dicts()
     assert (row["response_id"], row["revision"], row["thumb"]) == (first.response_id, 2, -1)
+
+
+class First(Closed):
+    """A table's columns in a first release."""
+
+    key: str
+    prompt: tuple[ChatMessage, ...]
+
+
+class Named(ChatMessage):
+    """A turn that also says who spoke."""
+
+    speaker: str | None = None
+
+
+class Second(First):
+    """The same in a second release: a column, and a field inside of another."""
+
+    prompt: tuple[Named, ...]
+    tenant: str | None = None
+
+
+class Clashing(First):
+    """What can't follow the first release: a column of another kind, and one that may not be null."""
+
+    key: int  # type: ignore[assignment]
+    size: int
+
+
+def of(row: type[BaseModel]) -> tables.Table:
+    return tables.Table("evolving", tables.Layer.GOLD, row, "key")
+
+
+SAID = {"role": "user", "content": "hello"}
+
+
+def test_a_table_of_an_earlier_release_gets_the_new_columns_and_its_rows_are_null_there(tmp_path: Path) -> None:
+    old = open_table(tmp_path, of(First))
+    old.append(old.arrow([{"key": "one", "prompt": [SAID]}]), {APP: Move(None, 1)})
+    new = open_table(tmp_path, of(Second))
+    new.append(new.arrow([{"key": "two", "prompt": [{**SAID, "speaker": "ann"}], "tenant": "acme"}]), {})
+    found = new.all().sort("key").collect().to_dicts()
+    assert found == [
+        {"key": "one", "prompt": [{**SAID, "speaker": None}], "tenant": None},
+        {"key": "two", "prompt": [{**SAID, "speaker": "ann"}], "tenant": "acme"},
+    ]
+    assert new.position(APP) == 1
+    assert open_table(tmp_path, of(Second)).version == new.version  # nothing is added twice
+
+
+def test_a_worker_of_the_earlier_release_goes_on_reading_and_writing(tmp_path: Path) -> None:
+    old = open_table(tmp_path, of(First))
+    open_table(tmp_path, of(Second))
+    old.append(old.arrow([{"key": "one", "prompt": [SAID]}]), {APP: Move(None, 1)})
+    old.append(old.arrow([{"key": "two", "prompt": [SAID]}]), {APP: Move(1, 2)})
+    late = open_table(tmp_path, of(First))
+    late.append(late.arrow([{"key": "three", "prompt": [SAID]}]), {APP: Move(2, 3)})
+    new = open_table(tmp_path, of(Second))
+    new.append(new.arrow([{"key": "four", "prompt": [{**SAID, "speaker": "bo"}], "tenant": "acme"}]), {})
+    late.refresh()
+    assert late.all().collect().sort("key").to_dicts() == [
+        {"key": k, "prompt": [SAID]} for k in ("four", "one", "three", "two")
+    ]
+
+
+def test_a_column_of_another_kind_or_that_may_not_be_null_is_refused(tmp_path: Path) -> None:
+    open_table(tmp_path, of(First))
+    with pytest.raises(SettingsError, match="column key is string, not long; it has no column size"):
+        open_table(tmp_path, of(Clashing))
+    assert open_table(tmp_path, of(First)).version == 0
+
+
+def test_a_column_that_may_be_null_by_now_takes_nulls(tmp_path: Path) -> None:
+    strict, loose = create_model("R", key=(str, ...)), create_model("R", key=(str | None, None))
+    open_table(tmp_path, of(strict))
+    table = open_table(tmp_path, of(loose))
+    table.append(table.arrow([{"key": None}]), {})
+    assert open_table(tmp_path, of(loose)).all().collect().to_dicts() == [{"key": None}]
+
+
+def test_two_processes_that_add_the_same_columns_at_once_both_get_a_table(tmp_path: Path) -> None:
+    rounds = 5
+    for number in range(rounds):
+        open_table(tmp_path / str(number), of(First))
+    script = (
+        "import sys; from pathlib import Path; from tests.unit.streams.adapters.test_lake import of, Second;"
+        "from streams.adapters.lake import open_table; print('ready', flush=True); sys.stdin.readline();"
+        "[open_table(Path(sys.argv[1]) / str(n), of(Second)) for n in range(int(sys.argv[2]))]"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), str(rounds)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in both:
+        process.communicate(b"go\n")
+    assert [process.returncode for process in both] == [0, 0]
+    for number in range(rounds):
+        assert open_table(tmp_path / str(number), of(Second)).all().collect().columns == ["key", "prompt", "tenant"]

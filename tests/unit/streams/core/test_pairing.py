@@ -2,14 +2,22 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.consent import Purposes
+from schemas.feedback import Feedback, FeedbackKind
 from schemas.labels import Candidate, Label, Verdict
 from schemas.messages import ChatMessage
-from schemas.tables import PreferenceRow, ResponseRow
+from schemas.outputs import Output
+from schemas.tables import PreferenceRow, ResponseRow, Vote
+from streams.core.aggregation import ratings, respond
+from streams.core.conduct import BurstRule, Judged, bursts
+from streams.core.evidence import Given, Said
 from streams.core.pairing import MAX_PAIRS_PER_RESPONSE, Cast, pairs
 from streams.core.revisions import revise
 
@@ -24,6 +32,8 @@ def response(
     text: str | None = None,
     regenerates: int | None = None,
     correction: str | None = None,
+    rater: str | None = None,
+    **more: Any,
 ) -> ResponseRow:
     return ResponseRow(
         response_id=_id(n),
@@ -41,12 +51,13 @@ def response(
         event_time=NOON,
         revision=1,
         thumb=thumb,
-        rater_id=f"user-{n}" if thumb else None,
+        rater_id=(rater or f"user-{n}") if thumb else None,
         rated_at=NOON + timedelta(minutes=n) if thumb else None,
         regenerates=None if regenerates is None else _id(regenerates),
         correction=correction,
         corrected_by="ann" if correction else None,
         corrected_at=NOON if correction else None,
+        **more,
     )
 
 
@@ -90,8 +101,90 @@ def test_identical_texts_never_pair() -> None:
 
 
 def test_a_regenerated_answer_with_the_opposite_thumb_is_one_pair_of_full_weight() -> None:
-    pair = only(pairs([response(1, -1), response(2, 1, regenerates=1)], []))
+    pair = only(pairs([response(1, -1, rater="ann"), response(2, 1, regenerates=1, rater="ann")], []))
     assert (pair.chosen, pair.rejected, pair.source.value, pair.weight) == ("answer 2", "answer 1", "regenerate", 1.0)
+
+
+def test_a_regenerated_answer_that_somebody_else_judged_is_no_comparison_of_one_user() -> None:
+    pair = only(pairs([response(1, -1), response(2, 1, regenerates=1)], []))
+    assert (pair.source.value, pair.weight) == ("same_prompt", 0.5)
+
+
+def test_siblings_of_one_request_that_one_user_judged_make_a_pair_of_full_weight() -> None:
+    rows = [response(n, thumb, rater="ann", request_id="r") for n, thumb in ((1, 1), (2, -1), (3, None))]
+    pair = only(pairs(rows, []))
+    assert (pair.chosen, pair.rejected, pair.source.value, pair.weight) == ("answer 1", "answer 2", "siblings", 1.0)
+    others = [response(1, 1, rater="ann", request_id="r"), response(2, -1, rater="bob", request_id="r")]
+    assert only(pairs(others, [])).source.value == "same_prompt"
+
+
+def test_tenants_never_pair() -> None:
+    assert pairs([response(1, 1, tenant="acme"), response(2, -1, tenant="other"), response(3, -1)], []) == {}
+    assert only(pairs([response(1, 1, tenant="acme"), response(2, -1, tenant="acme")], [])).tenant == "acme"
+    linked = [response(1, -1, rater="ann", tenant="a", request_id="r"), response(2, 1, rater="ann", request_id="r")]
+    assert pairs([*linked, response(3, 1, regenerates=1, rater="ann")], []) == {}
+
+
+def test_answers_without_consent_to_training_make_no_pairs_of_any_kind() -> None:
+    refused = {"purposes": ()}
+    assert pairs([response(1, 1, **refused), response(2, -1)], []) == {}
+    assert pairs([response(1, correction="better", **refused)], []) == {}
+    shown = label(1, "left", "a").label.model_copy(update={"left": Candidate(completion="good", response_id=_id(1))})
+    cast = [Cast("label-1", NOON, shown)]
+    assert pairs([response(1, text="good", **refused)], cast) == {}
+    assert only(pairs([response(1, text="good")], cast)).chosen == "good"
+
+
+def test_a_label_on_answers_of_two_tenants_makes_no_pair() -> None:
+    sides = {
+        "left": Candidate(completion="good", response_id=_id(1)),
+        "right": Candidate(completion="bad", response_id=_id(2)),
+    }
+    cast = [Cast("label-1", NOON, label(1, "left", "a").label.model_copy(update=sides))]
+    assert pairs([response(1, tenant="acme"), response(2, tenant="other")], cast) == {}
+    assert only(pairs([response(1, tenant="acme"), response(2, tenant="acme")], cast)).tenant == "acme"
+
+
+def test_a_shadow_answer_pairs_by_labels_alone() -> None:
+    shadow = response(2, -1, shadow_of=_id(1))
+    assert pairs([response(1, 1), shadow, response(3, correction="x", shadow_of=_id(1))], []) == {}
+
+
+def test_a_pair_is_as_sure_as_both_its_thumbs_are() -> None:
+    pair = only(pairs([response(1, 1, thumb_weight=0.5), response(2, -1, thumb_weight=0.25)], []))
+    assert pair.weight == 0.5 * 0.5 * 0.25
+    assert pairs([response(1, 1, thumb_weight=0.0), response(2, -1)], []) == {}
+
+
+def test_a_repeated_opinion_takes_part_in_pairs_once() -> None:
+    rows = [response(n, 1, text="same", rater="ann") for n in (1, 2, 3)]
+    pair = only(pairs([*rows, response(4, -1)], []))
+    assert pair.chosen_response_id == _id(1)
+
+
+def test_an_edit_makes_no_pair() -> None:
+    assert pairs([response(1, edited="answer 1, adapted")], []) == {}
+
+
+def test_a_disputed_label_weighs_as_much_as_the_winner_is_ahead() -> None:
+    cast = [label(1, "left", "a"), label(2, "left", "b"), label(3, "right", "c"), label(4, "skip", "d")]
+    pair = only(pairs([], cast))
+    assert (pair.weight, pair.evidence) == (1 / 3, ("label-1", "label-2", "label-3"))
+    assert only(pairs([], cast[:2])).weight == 1.0
+
+
+def test_a_label_event_whose_id_was_used_twice_counts_once_in_any_order() -> None:
+    one, other = label(1, "left", "a"), label(2, "right", "a")
+    other = Cast(one.event_id, other.time, other.label)
+    assert only(pairs([], [one, other])).chosen == only(pairs([], [other, one])).chosen == "good"
+
+
+def test_a_pair_leads_back_to_the_events_behind_it() -> None:
+    votes = {n: (Vote(event_id=f"e{n}", rater_id=f"user-{n}", value=1, at=NOON),) for n in (1, 2)}
+    pair = only(pairs([response(1, 1, votes=votes[1]), response(2, -1, votes=votes[2])], []))
+    assert pair.evidence == ("e1", "e2")
+    corrected = only(pairs([response(1, correction="better", correction_event_id="e9")], []))
+    assert corrected.evidence == ("e9",)
 
 
 def test_a_correction_is_chosen_over_the_answer() -> None:
@@ -166,3 +259,71 @@ def test_pairs_reached_by_increments_are_those_computed_at_once(changes: list) -
             table[row.preference_id] = row
     present = {i: row.model_copy(update={"revision": 1}) for i, row in table.items() if not row.retracted}
     assert present == pairs(state.values(), [])
+
+
+spoken = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.sampled_from(["thumbs_up", "thumbs_down", "withdrawal", "correction"]),
+        st.sampled_from(["ann", "bob"]),
+        st.integers(0, 40),
+        st.sampled_from([None, ()]),
+    ),
+    max_size=18,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spoken, st.randoms(use_true_random=False))
+def test_events_in_any_order_batches_and_repeats_come_to_the_rows_of_one_batch(said: list, rng: random.Random) -> None:
+    """From events to ratings and pairs by the pure functions alone, as refine puts them together."""
+    outputs = [Given(f"out-{n}", NOON, _output(n)) for n in range(6)]
+    events = [_said(f"e-{i}", *what) for i, what in enumerate(said)]
+    arriving: list[Given | Said] = [*outputs, *events, *events[:4], *outputs[:1]]
+    rng.shuffle(arriving)
+    known: list[Given | Said] = []
+    silver: dict[str, ResponseRow] = {}
+    gold: dict[str, PreferenceRow] = {}
+    while arriving:
+        size = rng.randrange(1, 5)
+        known, arriving = known + arriving[:size], arriving[size:]
+        for row in revise(silver, _silver(known)):
+            silver[row.response_id] = row
+        for pair in revise(gold, pairs(silver.values(), [])):
+            gold[pair.preference_id] = pair
+    at_once = _silver([*outputs, *events])
+    assert {i: r.model_copy(update={"revision": 1}) for i, r in silver.items()} == at_once
+    assert _standing(gold) == pairs(at_once.values(), [])
+    assert ratings(silver.values()) == ratings(at_once.values())
+
+
+def _output(n: int) -> Output:
+    fields = {name: value for name, value in response(n, text=f"text {n % 4}") if name in Output.model_fields}
+    linked = {"request_id": f"r{n // 2}"} if n < 4 else {"regenerates": _id(n - 1)}
+    return Output(**(fields | linked))
+
+
+def _said(event_id: str, n: int, kind: str, user: str, second: int, purposes: Purposes | None) -> Said:
+    text = f"better {second % 2}" if kind == "correction" else None
+    feedback = Feedback(response_id=_id(n), kind=FeedbackKind(kind), user_id=user, text=text, purposes=purposes)
+    return Said(event_id, NOON + timedelta(seconds=second), feedback)
+
+
+def _silver(known: Sequence[Given | Said]) -> dict[str, ResponseRow]:
+    about = [_id(n) for n in range(6)]
+    said = [k for k in known if isinstance(k, Said)]
+    judged = [Judged(s.event_id, s.time, (None, s.feedback.user_id or ""), s.feedback.response_id) for s in said]
+    fast = bursts(judged, BurstRule(limit=2, seconds=20))
+    rows = [
+        respond(
+            [k for k in known if isinstance(k, Given) and k.output.response_id == i],
+            [s for s in said if s.feedback.response_id == i],
+            bursts=fast,
+        )
+        for i in about
+    ]
+    return {row.response_id: row for row in rows if row is not None}
+
+
+def _standing(rows: dict[str, PreferenceRow]) -> dict[str, PreferenceRow]:
+    return {i: row.model_copy(update={"revision": 1}) for i, row in rows.items() if not row.retracted}

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from schemas.consent import Purpose
 from schemas.tables import ResponseRow, ScoreRow
 from streams.core.selection import SelectionPlan, bald, comparisons, select
 from tests.unit.streams.core.test_pairing import response
@@ -76,3 +77,28 @@ def test_sides_are_shuffled() -> None:
     tasks = select(scores, responses, known=(), plan=SelectionPlan(tasks_per_batch=100))
     firsts = sum(t.left.response_id < t.right.response_id for t in tasks if t.left.response_id and t.right.response_id)
     assert 25 < firsts < 75
+
+
+def test_a_shadow_and_the_answer_that_was_served_come_first_up_to_their_share() -> None:
+    rows = [response(0)] + [response(n, shadow_of=response(0).response_id) for n in range(1, 7)]
+    scores = [score(row, 0.0, float(n) * (-1) ** n) for n, row in enumerate(rows)]
+    known = {r.response_id: r for r in rows}
+    tasks = select(scores, known, known=(), plan=SelectionPlan(8, 0.0, shadow_share=0.5))
+    served = rows[0].response_id
+    linked = [served in (t.left.response_id, t.right.response_id) for t in tasks]
+    assert (linked[:4], len(tasks)) == ([True] * 4, 8)
+    none = select(scores, known, known=(), plan=SelectionPlan(8, 0.0, shadow_share=0.0))
+    assert sorted(t.uncertainty for t in none) == sorted(c.uncertainty for c in comparisons(scores, known))[-8:]
+
+
+def test_answers_that_may_not_be_shown_or_learned_from_never_become_tasks() -> None:
+    for purposes in ((), (Purpose.TRAINING,), (Purpose.LABELING,)):
+        rows = [response(1), response(2, purposes=purposes)]
+        assert comparisons([score(r, 0.0, 1.0) for r in rows], {r.response_id: r for r in rows}) == []
+    rows = [response(1), response(2, purposes=tuple(Purpose))]
+    assert len(comparisons([score(r, 0.0, 1.0) for r in rows], {r.response_id: r for r in rows})) == 1
+
+
+def test_answers_of_two_tenants_are_not_compared() -> None:
+    rows = [response(1, tenant="acme"), response(2, tenant="other"), response(3)]
+    assert comparisons([score(r, 0.0, 1.0) for r in rows], {r.response_id: r for r in rows}) == []

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import NotEnoughData
-from trainer.core.dataset import PairRow, RatingRow, SplitConfig, all_labels, build, cap_weights, is_held_out, labels
+from trainer.core.dataset import (
+    PairRow,
+    RatingRow,
+    SplitConfig,
+    all_labels,
+    build,
+    cap_weights,
+    is_held_out,
+    labels,
+    trusted,
+)
 
 CONFIG = SplitConfig(min_labels=1)
 
@@ -146,3 +156,25 @@ def test_too_few_labels_are_refused_with_what_there_is_and_what_is_needed() -> N
 def test_no_labels_at_all_are_refused() -> None:
     with pytest.raises(NotEnoughData, match="there are 0 labels"):
         build([], [], {}, SplitConfig())
+
+
+def test_a_labels_weight_is_multiplied_by_its_raters() -> None:
+    trust = {"u1": 0.5, "labeler:u1": 2.0}
+    pairs, ratings = trusted([pair(1, weight=0.5)], [rating(1), rating(2), rating(3, rater=None)], trust)
+    assert [p.weight for p in pairs] == [1.0]
+    assert [r.weight for r in ratings] == [0.5, 1.0, 1.0]
+
+
+def test_a_pair_of_two_peoples_thumbs_weighs_by_both_and_by_one_person_once() -> None:
+    trust = {"u1": 0.5, "u2": 0.25}
+    rated = [rating(1), rating(2), rating(21)]  # of u1, u2 and u1 again
+    mixed = pair(5, source="same_prompt", rater="u1", responses=("a1", "a2"))
+    own = pair(6, source="same_prompt", rater="u1", responses=("a1", "a21"))
+    pairs, _ = trusted([mixed, own], rated, trust)
+    assert [p.weight for p in pairs] == [0.125, 0.5]
+
+
+def test_a_rater_who_weighs_nothing_is_left_out_and_counted() -> None:
+    _, weighed = trusted([], [*many(), rating(500, rater="bot")], {"bot": 0.0})
+    data = build([], weighed, {}, CONFIG)
+    assert data.dropped == {"weightless": 1}
