@@ -49,10 +49,10 @@ from streams.derive import Derivation, DerivedTables
 PATIENCE_SECONDS = 120.0
 SECOND_WORKER = "ingest-b"
 WORKERS = ("ingest", SECOND_WORKER)
-RESTS = {"ingest": 14.0, SECOND_WORKER: 14.0, "refine": 4.0, "broker": 8.0, "gateway": 8.0}
+RESTS = {"ingest": 14.0, SECOND_WORKER: 14.0, "refine": 4.0, "broker": 40.0, "gateway": 8.0}
 """Who is killed, and the seconds that each is left alone in between. A dead worker's partitions are free after its
-session time-out of ten seconds: without a rest the group would never come to work at all. Nor is one killed before the
-two have stored something since the last time."""
+session time-out of ten seconds, and a new broker begins that count anew: without rests the group would never come to
+work at all. Nor is a worker killed before the two have stored something since the last time."""
 MACHINE_RATE = 60
 """Events a second that come by themselves, beside the users'."""
 
