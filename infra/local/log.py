@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from operator import methodcaller
+from typing import Any, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -100,10 +101,14 @@ def read_all(
         consumer.close()
 
 
+_raw_headers: Callable[[Message], Any] = methodcaller("headers")
+"""Called through here the client's failure is always seen: at a call site that runs often Python 3.11 may pass over it."""
+
+
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:
     """A message's headers; raises `InvalidEvent` where the client can't turn their names into text."""
     try:
-        headers = message.headers() or []
+        headers = _raw_headers(message) or []
     except SystemError as error:
         raise InvalidEvent("header_name", "a header's name is not UTF-8") from error
     pairs = headers.items() if isinstance(headers, dict) else headers

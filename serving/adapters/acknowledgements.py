@@ -1,6 +1,10 @@
-"""The broker's acknowledgements, from the producer's thread to the requests that wait for them on the event loop.
+"""The broker's acknowledgements, and the requests that wait for them on the event loop.
 
-producer's thread ── put ──► Handover (a queue; one wake-up for all that is in it) ──► Expected ──► its request
+producer.poll on the loop   ── put ───────────────────────► Expected ──► its request
+producer.poll on a thread   ── put ──► queue, one wake-up ──► Expected ──► its request
+
+While a request waits, the loop asks the producer itself: a thread would have to take the interpreter's lock away from
+the loop for each single acknowledgement. The thread is there for the time when nobody waits.
 """
 
 import asyncio
@@ -24,13 +28,13 @@ class Handover:
         self._queue: deque[tuple[Settle, str | None]] = deque()
         self._woken = False
         self._thread = threading.get_ident()
-        self._turning = False
+        self.asking = False
         self.waiting = 0
 
     def turn(self, ask: Callable[[], object], every: float) -> None:
         """Call `ask` on the loop every so many seconds, as long as `waiting` isn't 0."""
-        if not self._turning:
-            self._turning = True
+        if not self.asking:
+            self.asking = True
             self._next(ask, every)
 
     def _next(self, ask: Callable[[], object], every: float) -> None:
@@ -38,7 +42,7 @@ class Handover:
             ask()
             self.loop.call_later(every, self._next, ask, every)
         else:
-            self._turning = False
+            self.asking = False
 
     def put(self, settle: Settle, problem: str | None) -> None:
         """Have `settle(problem)` called: now, if this is the loop's thread, else soon."""
