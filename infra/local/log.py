@@ -102,7 +102,7 @@ def read_all(
 
 
 _raw_headers: Callable[[Message], Any] = methodcaller("headers")
-"""Called through here the client's failure is always seen: at a call site that runs often Python 3.11 may pass over it."""
+"""Called so, the client's failure is always seen: at a plain call that runs often Python 3.11 may pass over it."""
 
 
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:

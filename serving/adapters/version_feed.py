@@ -126,7 +126,7 @@ class VersionFeed:
 
 
 _raw_headers: Callable[[Message], list[tuple[str, str | bytes | None]] | None] = methodcaller("headers")
-"""Called through here the client's failure is always seen: at a call site that runs often Python 3.11 may pass over it."""
+"""Called so, the client's failure is always seen: at a plain call that runs often Python 3.11 may pass over it."""
 
 
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:
