@@ -52,12 +52,16 @@ def erase(
     place = locate(data, bootstrap_servers)
     settings = StreamSettings(data=place.data, kafka=place.kafka)
     sources, plans = Sources(settings.lake, place.data / "registry"), place.data / "erasures"
-    found = footprint(sources, user)
-    if found.empty and not _cut_off(plans, user):
+    forms = [f for f in _forms(user, place) if not footprint(sources, f).empty or _cut_off(plans, f)]
+    if not forms:
         out().print("nothing is stored of this user; check the id (`thumbwheel tables show responses --where ...`)")
         return
-    _show_found(found)
-    _show_learned(learned(sources, found), sources.unrecorded())
+    for form in forms:
+        if form != user:
+            out().print(f"under {form}, which stands for that address in events:")
+        found = footprint(sources, form)
+        _show_found(found)
+        _show_learned(learned(sources, found), sources.unrecorded())
     if dry_run:
         return
     if not yes:
@@ -65,19 +69,37 @@ def erase(
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err(), transient=True) as progress:
         task = progress.add_task("waiting until ingest has stored what is in the log", total=None)
         log.wait_until_stored(place.kafka, sources, seconds=60.0)
-        done = carry_out(
-            sources,
-            user,
-            plans,
-            pause_seconds=pause_seconds,
-            burst=burst_rule(settings.raters),
-            progress=lambda text: progress.update(task, description=text),
-        )
+        reports: list[Erased] = []
+        for form in forms:
+            done = carry_out(
+                sources,
+                form,
+                plans,
+                pause_seconds=pause_seconds,
+                burst=burst_rule(settings.raters),
+                progress=lambda text: progress.update(task, description=text),
+            )
+            log.withdraw_tasks(place.kafka, done.found.tasks)
+            reports.append(done)
         progress.update(task, description="the log")
-        log.withdraw_tasks(place.kafka, done.found.tasks)
         truncated = log.truncate(place.kafka, sources) if truncate_log else {}
-        _audit(place, done, truncated)
-    _show_done(done, truncated, truncated_asked=truncate_log)
+        for done in reports:
+            _audit(place, done, truncated)
+    for done in reports:
+        _show_done(done)
+    _show_log(truncated, asked=truncate_log)
+
+
+def _forms(user: str, place: Place) -> list[str]:
+    """The id as it was given and, where it is an address, as the gateway writes it (if this machine has the key)."""
+    from serving.adapters.keys import pseudonym_key
+    from serving.core.pseudonyms import is_personal, protected
+    from serving.settings import GatewaySettings
+
+    file = GatewaySettings(data=place.data).pseudonym_key_file
+    if not is_personal(user) or not file.is_file():
+        return [user]
+    return [user, protected(user, pseudonym_key(file, ours=False).key) or user]
 
 
 def _cut_off(plans: Path, user: str) -> bool:
@@ -126,11 +148,8 @@ def _show_learned(versions: "list[Learned]", unrecorded: tuple[str, ...]) -> Non
     out().print(grid)
 
 
-def _show_done(done: "Erased", truncated: dict[str, int], *, truncated_asked: bool) -> None:
-    from datetime import UTC, datetime
-
+def _show_done(done: "Erased") -> None:
     from infra.cli.terminal import out, table
-    from infra.provenance.log import retained
 
     grid = table("table", "rows deleted", "rows computed anew", right=("rows deleted", "rows computed anew"))
     for name in sorted({*done.rows, *done.renewed}):
@@ -138,7 +157,15 @@ def _show_done(done: "Erased", truncated: dict[str, int], *, truncated_asked: bo
     out().print(grid)
     if done.samples:
         out().print(f"{done.samples} sampled answers were taken out of version records")
-    if truncated_asked:
+
+
+def _show_log(truncated: dict[str, int], *, asked: bool) -> None:
+    from datetime import UTC, datetime
+
+    from infra.cli.terminal import out
+    from infra.provenance.log import retained
+
+    if asked:
         records = sum(truncated.values())
         out().print(f"the log let go of {records:,} records of all users, which the tables hold (but for the erased)")
     else:

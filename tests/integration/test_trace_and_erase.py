@@ -8,7 +8,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from infra.cli.app import app as cli
 from infra.provenance import erase as erasing
 from infra.provenance import log
 from infra.provenance.erase import erase, unfinished
@@ -17,6 +19,8 @@ from infra.provenance.sources import Sources
 from infra.provenance.trace import JudgementPath, ResponsePath, UnknownId, VersionPath, trace
 from schemas import tables, topics
 from schemas.labels import Candidate, Label, LabelTask, Verdict
+from serving.adapters.keys import pseudonym_key
+from serving.core.pseudonyms import protected
 from tests.integration import trainer_lake
 from tests.integration.streams_kit import Kit, event, feedback, output, until
 from trainer import app
@@ -247,3 +251,24 @@ def test_samples_of_what_only_they_asked_leave_the_records(world: TrainerSetting
     after = found.registry.record("v1").evaluation.samples
     assert len(after) < len(before) and before[0].prompt not in {s.prompt for s in after}
     assert found.registry.verify("v1").version == "v1" and found.evidence("v1")
+
+
+def test_the_command_erases_the_person_behind_an_address(live: Kit) -> None:
+    """The gateway writes a keyed hash in the place of an e-mail address; whoever erases knows only the address."""
+    key = pseudonym_key(live.data / "secrets" / "pseudonym_key.json", ours=True).key
+    known_as = protected("eve@example.org", key)
+    eves = output("Hi", f"Hello, {SECRET}", user_id=known_as)
+    live.send(event(eves), event(feedback(eves.response_id, "thumbs_up", str(known_as))))
+    until(lambda: live.latest(tables.RATINGS).height == 1, "a rating")
+    common = ["--data", str(live.data)]
+    shown = CliRunner().invoke(cli, ["trace", eves.response_id, *common])
+    assert shown.exit_code == 0 and "thumbs up by user-" in shown.output and "no version has learned" in shown.output
+    where = ["--bootstrap-servers", live.bootstrap, "--pause-seconds", "0.2", "--yes", "--truncate-log"]
+    done = CliRunner().invoke(cli, ["erase", "--user", "eve@example.org", *common, *where])
+    assert done.exit_code == 0, done.output
+    assert where_it_stands(live, SECRET) == set() and live.read(topics.OUTPUTS.name) == []
+    until(lambda: live.rows(tables.AUDIT).height == 1, "the audit event")
+    (act,) = live.rows(tables.AUDIT).to_dicts()
+    assert act["action"] == "erasure" and "eve@" not in str(act) and str(known_as) not in str(act)
+    again = CliRunner().invoke(cli, ["erase", "--user", "eve@example.org", *common, *where])
+    assert again.exit_code == 0 and "nothing is stored of this user" in again.output
