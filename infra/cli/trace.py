@@ -109,7 +109,8 @@ def _version(path: "VersionPath", prefix: str = "") -> "Tree":
         learned = tree.add("learned from")
         for (name, what), count in sorted(path.sets.items()):
             learned.add(f"{count:,} x {what.replace('_', ' ')} ({name.replace('_', ' ')})")
-    tree.add(f"gave {path.answers:,} answers: {path.thumbs_up:,} thumbs up, {path.thumbs_down:,} down")
+    answers = "answer" if path.answers == 1 else "answers"
+    tree.add(f"gave {path.answers:,} {answers}: {path.thumbs_up:,} thumbs up, {path.thumbs_down:,} down")
     return tree
 
 
