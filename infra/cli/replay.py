@@ -53,13 +53,14 @@ def feed(path: Path, place: Place, *, limit: int) -> tuple[int, list[tuple[int, 
     import getpass
     from datetime import UTC, datetime
 
+    from infra.lake.redacting import recognisers, redact_label
     from infra.local.comparisons import SOURCE, BadRow, label_event
     from infra.local.log import Publisher
     from schemas import topics
     from schemas.audit import Audit
     from schemas.envelope import new_event
 
-    publisher, bad = Publisher(place.kafka), list[tuple[int, str]]()
+    publisher, bad, redactor = Publisher(place.kafka), list[tuple[int, str]](), recognisers()
     labeler, now, taken = f"replay:{path.name}"[:200], datetime.now(UTC), 0
     with opened(path) as (lines, read), progress(path, read) as advance:
         for number, line in enumerate(lines, start=1):
@@ -69,7 +70,8 @@ def feed(path: Path, place: Place, *, limit: int) -> tuple[int, list[tuple[int, 
                 break
             taken += 1
             try:
-                publisher.publish(topics.LABELS, label_event(line, labeler=labeler, time=now))
+                event = label_event(line, labeler=labeler, time=now)
+                publisher.publish(topics.LABELS, redact_label(event, redactor))
             except BadRow as error:
                 bad.append((number, str(error)))
             advance()

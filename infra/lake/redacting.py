@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from infra.lake.drafts import Compared, Draft, Prompt, Rated
+from schemas.envelope import Event
 from schemas.errors import SettingsError
-from schemas.ids import content_id
+from schemas.ids import content_id, prompt_id
+from schemas.labels import Label
 
 
 class Conversation(Protocol):
@@ -51,6 +53,19 @@ def redact(draft: Draft, redactor: Redactor) -> tuple[Draft, Mapping[str, int]]:
     else:
         clean = _rated(draft, prompt, talk, redactor)
     return clean, {str(kind): number for kind, number in talk.found.items() if number}
+
+
+def redact_label(event: Event[Label], redactor: Redactor) -> Event[Label]:
+    """The same for a comparison that is an event already. Its id stays: a repeated import counts once."""
+    talk, label = redactor.conversation(), event.data
+    prompt = _prompt(label.prompt, talk)
+    sides = {
+        name: side.model_copy(update={"completion": talk.redact(side.completion)})
+        for name, side in (("left", label.left), ("right", label.right))
+    }
+    if not sum(talk.found.values()):
+        return event
+    return replace(event, data=label.model_copy(update={"prompt": prompt, "prompt_id": prompt_id(prompt), **sides}))
 
 
 def _rated(draft: Rated, prompt: Prompt, talk: Conversation, redactor: Redactor) -> Rated:
