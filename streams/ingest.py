@@ -32,8 +32,10 @@ from streams.upkeep import Keeper
 logger = logging.getLogger(__name__)
 
 LAG_SECONDS = 1.0
-TAKE = 1_000
-"""Messages that are worked up at a time."""
+TAKE = 500
+"""Messages that are worked up at a time: with all that is made of them they stay in a core's cache."""
+YOUNG = 50_000
+"""New objects after which the collector looks at them."""
 STORAGE_ERRORS = (DeltaError, OSError, pl.exceptions.PolarsError)
 
 
@@ -72,7 +74,9 @@ class Ingest:
     def run(self) -> None:
         """Until told to stop."""
         self._keeper.start()
-        gc.freeze()  # what is there now stays: the collector need not look at it ten times a second
+        # What is there now stays, and a batch makes thousands of objects, none in a cycle.
+        gc.freeze()
+        gc.set_threshold(YOUNG)
         try:
             while not self._stop.is_set():
                 self.step()
@@ -84,13 +88,19 @@ class Ingest:
         """Take once, and flush what is due."""
         settings = self._settings
         taken = by_place(self._consumer.take(min(TAKE, settings.batch_rows)))
-        now = time.monotonic()
+        now, idle = time.monotonic(), not taken
         for (topic, partition), messages in taken.items():
             self._sinks[topic].put(partition, messages, now)
         for sink in self._sinks.values():
             if sink.unbegun and now >= (sink.retry_at or 0.0):
                 self._go_back(sink, sink.unbegun)
-            if sink.due(now, rows=settings.batch_rows, size=settings.batch_bytes, seconds=settings.batch_seconds):
+            if sink.due(
+                now,
+                rows=settings.batch_rows,
+                size=settings.batch_bytes,
+                seconds=settings.batch_seconds,
+                idle=idle,
+            ):
                 self._try_flush(sink)
         stalled = {name for name, sink in self._sinks.items() if sink.retry_at is not None}
         self._consumer.hold(stalled)

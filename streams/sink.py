@@ -18,9 +18,10 @@ from confluent_kafka import Message as KafkaMessage
 
 from schemas.errors import InvalidEvent
 from schemas.topics import Topic
+from streams.adapters.batches import BatchDecoder
 from streams.adapters.columns import UNSTORABLE, event_table
 from streams.adapters.dead_letters import Letter, source
-from streams.adapters.decoders import Decoder, Record, headers_of
+from streams.adapters.decoders import Decoder, Headers, Record, headers_of
 from streams.adapters.lake import LakeTable, Move
 
 _HEADERS = methodcaller("headers")
@@ -28,22 +29,30 @@ _HEADERS = methodcaller("headers")
 
 @dataclass
 class Part:
-    """One partition: the table's position in it (None: nothing yet) and the events it took last; then what waits for
-    it: columns, dead letters, the ids of its events, how often one came again, and where the next message lies."""
+    """One partition: the table's position in it (None: nothing yet) and the ids of the events that came last, stored or
+    waiting; then what waits for the table: columns, dead letters, how often one came again, and where the next message
+    lies."""
 
     position: int | None
     seen: dict[str, None]
     columns: list[pa.Table] = field(default_factory=list[pa.Table])
     letters: list[Letter] = field(default_factory=list[Letter])
-    fresh: dict[str, None] = field(default_factory=dict[str, None])
     duplicates: int = 0
     messages: int = 0
     bytes: int = 0
     next: int = 0
 
+    def take_in(self, ids: Sequence[str]) -> bool:
+        """Note these events as new, where all of them are; whether they are."""
+        fresh = dict.fromkeys(ids)
+        # Of two views the smaller one is gone through.
+        new = len(fresh) == len(ids) and fresh.keys().isdisjoint(self.seen.keys())
+        if new:
+            self.seen.update(fresh)
+        return new
+
     def after(self, *, window: int) -> "Part":
         """The part as it is when what waited is stored."""
-        self.seen.update(self.fresh)
         for old in list(islice(self.seen, max(0, len(self.seen) - window))):
             del self.seen[old]
         return Part(self.next, self.seen)
@@ -74,6 +83,7 @@ class Sink:
         self.retry_at: float | None = None
         self.commit_seconds = 0.0
         self._decoder = Decoder(topic.payload)
+        self._batches = BatchDecoder(topic.payload, table.schema)
         self._window = window
         self._oldest: float | None = None
 
@@ -108,24 +118,33 @@ class Sink:
             messages = [m for m in messages if (m.offset() or 0) >= (part.position or 0)]
         if not messages:
             return
-        records = self._new(part, self._decode(part, messages))
-        part.columns.append(self._columns(part, partition, records, messages))
+        headers = [_headers(m) for m in messages]
+        rows = self._at_once(part, partition, messages, headers)
+        if rows is None:
+            records = self._new(part, self._decode(part, messages, headers))
+            rows = self._columns(part, partition, records, messages)
+        part.columns.append(rows)
         part.messages += len(messages)
         part.bytes += sum(map(len, messages))
         part.next = (messages[-1].offset() or 0) + 1
         self._oldest = now if self._oldest is None else self._oldest
 
-    def due(self, now: float, *, rows: int, size: int, seconds: float) -> bool:
+    def due(self, now: float, *, rows: int, size: int, seconds: float, idle: bool = False) -> bool:
         """Whether to flush: enough rows or bytes, or old enough, or a failed one may be tried again.
 
-        The age grows with the time that a commit takes, so that a slow storage gets fewer and larger files.
+        The age grows with the time that a commit takes, so that a slow storage gets fewer and larger files. When there
+        is nothing else to do (`idle`), a tenth of the rows is enough.
         """
         if self._oldest is None:
             return False
         if self.retry_at is not None:
             return now >= self.retry_at and not self.unbegun
         old = now - self._oldest >= max(seconds, 4 * self.commit_seconds)
-        return old or self.waiting >= rows or sum(part.bytes for part in self.parts.values()) >= size
+        return (
+            old
+            or self.waiting >= (rows / 10 if idle else rows)
+            or sum(part.bytes for part in self.parts.values()) >= size
+        )
 
     def batch(self) -> Batch:
         """All that waits; nothing of the sink is changed."""
@@ -151,29 +170,38 @@ class Sink:
             self._oldest = None
             self.retry_at = self.retry_at if self.unbegun else None
 
-    def _decode(self, part: Part, messages: Iterable[KafkaMessage]) -> list[Record]:
+    def _at_once(
+        self, part: Part, number: int, messages: Sequence[KafkaMessage], headers: Sequence[Headers | None]
+    ) -> pa.Table | None:
+        """Their rows, where all of them are plainly good and new."""
+        values, offsets = [m.value() for m in messages], [m.offset() or 0 for m in messages]
+        found = self._batches.decode(values, headers, offsets, partition=number, ingested_at=datetime.now(UTC))
+        if found is None:
+            return None
+        ids, rows = found
+        return rows if part.take_in(ids) else None
+
+    def _decode(self, part: Part, messages: Sequence[KafkaMessage], headers: Sequence[Headers | None]) -> list[Record]:
         found: list[Record] = []
-        decode, keep = self._decoder.decode, found.append
-        for message in messages:
+        for message, pairs in zip(messages, headers, strict=True):
             try:
-                keep(decode(message.value(), _headers(message), message.offset() or 0))
+                if pairs is None:
+                    raise InvalidEvent("header_name", "a header's name is not UTF-8")
+                found.append(self._decoder.decode(message.value(), pairs, message.offset() or 0))
             except InvalidEvent as error:
-                part.letters.append(letter(message, error.reason, error.detail))
+                part.letters.append(letter(message, pairs, error.reason, error.detail))
         return found
 
     def _new(self, part: Part, records: list[Record]) -> list[Record]:
         """Those that are neither in the table, as far as it is remembered, nor came before."""
-        ids = {record.id: None for record in records}
-        known = (part.seen.keys(), part.fresh.keys())  # as views: of two views the smaller one is gone through
-        if len(ids) == len(records) and all(map(ids.keys().isdisjoint, known)):
-            part.fresh.update(ids)
+        if part.take_in([record.id for record in records]):
             return records
         once: list[Record] = []
         for record in records:
-            if record.id in part.seen or record.id in part.fresh:
+            if record.id in part.seen:
                 part.duplicates += 1
             else:
-                part.fresh[record.id] = None
+                part.seen[record.id] = None
                 once.append(record)
         return once
 
@@ -189,8 +217,8 @@ class Sink:
                 halves = (records[:half], records[half:])
                 return pa.concat_tables([self._columns(part, number, some, messages) for some in halves])
             message = next(m for m in messages if m.offset() == records[0].offset)
-            part.letters.append(letter(message, "unstorable", f"a value fits no column: {error}"))
-            del part.fresh[records[0].id]
+            part.letters.append(letter(message, _headers(message), "unstorable", f"a value fits no column: {error}"))
+            del part.seen[records[0].id]
             return self.table.schema.empty_table()
 
 
@@ -206,13 +234,12 @@ def by_place(messages: Iterable[KafkaMessage]) -> dict[tuple[str, int], list[Kaf
     return found
 
 
-def letter(message: KafkaMessage, reason: str, detail: str) -> Letter:
-    """The dead letter of a message; without headers where the client can't hand them over."""
+def letter(message: KafkaMessage, headers: Headers | None, reason: str, detail: str) -> Letter:
+    """The dead letter of a message; without headers where the client can't hand them over (None)."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    headers = () if reason == "header_name" else tuple(headers_of(_headers(message)))
     kind, milliseconds = message.timestamp()
     return Letter(
         topic=topic,
@@ -222,19 +249,19 @@ def letter(message: KafkaMessage, reason: str, detail: str) -> Letter:
         detail=detail,
         key=message.key(),
         value=message.value(),
-        headers=headers,
+        headers=tuple(headers_of(headers)),
         timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds,
     )
 
 
 def _headers(message: KafkaMessage) -> Any:
-    """A message's headers; raises `InvalidEvent` where the client can't turn their names into text.
+    """A message's headers; None where the client can't turn their names into text.
 
     The client then returns half a list with an error pending. A plain `message.headers()` in a place that runs often is
     specialised by the interpreter, which leaves out the check for that: the process dies. Called by `methodcaller` the
-    check is always made.
+    check is always made. Such a message must not be asked twice.
     """
     try:
         return _HEADERS(message) or ()
-    except SystemError as error:
-        raise InvalidEvent("header_name", "a header's name is not UTF-8") from error
+    except SystemError:
+        return None

@@ -4,6 +4,7 @@ Values are read as attributes, so that pydantic models and the structs derived f
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, chain
 from operator import attrgetter
@@ -21,31 +22,57 @@ UNSTORABLE = (pa.ArrowException, OverflowError, ValueError, TypeError)
 _MOMENT = pa.timestamp("us", "UTC")
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events of one partition, attribute by attribute, in order of offset. Times are as in `Record`; bytes stand for
+    the text that they are as UTF-8."""
+
+    ids: Sequence[str | bytes]
+    sources: Sequence[str | bytes]
+    times: Sequence[str | bytes]
+    traceparents: Sequence[str | None]
+    offsets: Sequence[int]
+    data: Sequence[Any]
+
+
 def event_table(schema: pa.Schema, records: Sequence[Record], *, partition: int, ingested_at: datetime) -> pa.Table:
     """The rows of records of one partition: envelope columns, then the payload's.
 
     Raises one of `UNSTORABLE` where a value fits no column.
     """
-    data = [record.data for record in records]
+    events = Events(
+        ids=[r.id for r in records],
+        sources=[r.source for r in records],
+        times=[r.time for r in records],
+        traceparents=[r.traceparent for r in records],
+        offsets=[r.offset for r in records],
+        data=[r.data for r in records],
+    )
+    return table_of(schema, events, partition=partition, ingested_at=ingested_at)
+
+
+def table_of(schema: pa.Schema, events: Events, *, partition: int, ingested_at: datetime) -> pa.Table:
+    """The same from what is in columns already."""
+    count = len(events.ids)
     envelope = {
-        "event_id": pa.array([r.id for r in records], pa.string()),
-        "event_time": pa.array([r.time for r in records], pa.string()).cast(_MOMENT),
-        "event_source": pa.array([r.source for r in records], pa.string()),
-        "traceparent": pa.array([r.traceparent for r in records], pa.string()),
-        "kafka_partition": pa.repeat(pa.scalar(partition, pa.int64()), len(records)),
-        "kafka_offset": pa.array([r.offset for r in records], pa.int64()),
-        "ingested_at": pa.repeat(pa.scalar(ingested_at, _MOMENT), len(records)),
+        "event_id": pa.array(events.ids, pa.string()),
+        "event_time": pa.array(events.times, pa.string()).cast(_MOMENT),
+        "event_source": pa.array(events.sources, pa.string()),
+        "traceparent": _column(events.traceparents, pa.string()),
+        "kafka_partition": pa.repeat(pa.scalar(partition, pa.int64()), count),
+        "kafka_offset": pa.array(events.offsets, pa.int64()),
+        "ingested_at": pa.repeat(pa.scalar(ingested_at, _MOMENT), count),
     }
     columns = [
         envelope[column.name]
         if column.name in envelope
-        else _column(list(map(attrgetter(column.name), data)), column.type)
+        else _column(list(map(attrgetter(column.name), events.data)), column.type)
         for column in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     empty = values.count(None)
     if empty == len(values):
         return pa.nulls(len(values), kind)

@@ -3,6 +3,8 @@
     headers, value ──fast way──► record            what the fast way accepts, the slow way accepts, as the same row
                        └─ any doubt ──slow way──► record, or `InvalidEvent` with pydantic's reason
 
+(`streams.adapters.batches` goes the fast way with many at once.)
+
 The fast way is a msgspec struct with the model's fields, bounds, patterns, enums and nested models; the models' own
 `mode="after"` validators run on it as they stand. It answers only where it is certain: a field it doesn't know, an odd
 header, whatever msgspec refuses and whatever a validator says no to goes the slow way (`schemas.envelope.decode`),
@@ -14,6 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
@@ -33,7 +36,7 @@ from schemas.messages import Payload
 PLAIN_CONTENT = b"application/json"
 _ATTRIBUTES = frozenset({"specversion", "id", "source", "type", "time", "subject", "dataschema", "traceparent"})
 _KNOWN = frozenset({*(f"ce_{name}" for name in _ATTRIBUTES - {"traceparent"}), "traceparent", "content-type"})
-_WRITTEN = (
+WRITTEN = (
     "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_dataschema", "content-type",
 )  # fmt: skip
 _CONFIG = frozenset({"frozen", "extra", "allow_inf_nan", "title", "protected_namespaces"})
@@ -97,7 +100,7 @@ class Decoder:
         (a, version), (b, event_id), (c, source), (d, kind), (e, time), (f, subject), (g, schema), (h, content) = (
             headers
         )
-        if (a, b, c, d, e, f, g, h) != _WRITTEN or (version, kind, schema, content) != self._constant:
+        if (a, b, c, d, e, f, g, h) != WRITTEN or (version, kind, schema, content) != self._constant:
             return self._theirs(value, headers, offset)
         if not 0 < len(event_id) <= 200 or not source or not subject.isascii():
             return None
@@ -112,7 +115,7 @@ class Decoder:
         if not event_id or len(event_id) > 200 or not source or not _plain_headers(found, headers):
             return None
         assert self._json is not None
-        time, traceparent = _utc(found["ce_time"].decode()), _traceparent(found)
+        time, traceparent = _utc(found["ce_time"].decode()), traceparent_of(found.get("traceparent"))
         return Record(event_id, source, time, traceparent, self._json.decode(value), offset)
 
     def slow(self, value: bytes | None, headers: Headers, offset: int) -> Record:
@@ -146,8 +149,8 @@ def _is_foreign(name: str, value: bytes | None) -> bool:
     return name == name.lower() and name.removeprefix("ce_") not in _ATTRIBUTES and (value or b"").isascii()
 
 
-def _traceparent(found: Mapping[str, bytes | None]) -> str | None:
-    raw = found.get("traceparent")
+def traceparent_of(raw: bytes | None) -> str | None:
+    """The trace context in a header, where it is one."""
     text = raw.decode() if raw else ""
     return text if text and is_traceparent(text) else None
 
@@ -174,15 +177,39 @@ def fast_decoder(payload: type[Payload]) -> "msgspec.json.Decoder[Any] | None":
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """The twin of a model without the checks of its own (those of models inside of it are made): whoever decodes many
+    makes them on all at once. `patterns` are of `re`, by field; a field that is None has every pattern."""
+
+    twin: type[msgspec.Struct]
+    patterns: Mapping[str, str]
+    validators: Sequence[Callable[[Any], Any]]
+
+
 def derive(model: type[BaseModel]) -> type[msgspec.Struct]:
     """The twin of a model as a msgspec struct; raises `Underivable`."""
-    _check(model)
-    patterns: dict[str, Callable[[str], bool]] = {}
-    fields = [_field(name, info, patterns) for name, info in model.model_fields.items()]
+    fields, patterns = _fields(model)
+    return _struct(model, fields, _checks(validators_of(model), patterns))
+
+
+def derive_unchecked(model: type[BaseModel]) -> Unchecked:
+    """The twin, and apart from it what it would check; raises `Underivable`."""
+    fields, patterns = _fields(model)
+    return Unchecked(_struct(model, fields, {}), patterns, validators_of(model))
+
+
+def validators_of(model: type[BaseModel]) -> Sequence[Callable[[Any], Any]]:
+    """The model's own validators. These read attributes; one that does more fails, and so sends the event the slow
+    way."""
+    return [v.func for v in model.__pydantic_decorators__.model_validators.values()]
+
+
+def _struct(model: type[BaseModel], fields: Sequence[Any], namespace: dict[str, Any]) -> type[msgspec.Struct]:
     return msgspec.defstruct(
         model.__name__,
         fields,
-        namespace=_validators(model, patterns),
+        namespace=namespace,
         kw_only=True,
         frozen=True,
         gc=False,
@@ -205,31 +232,35 @@ def _check(model: type[BaseModel]) -> None:
         raise Underivable(f"{model.__name__} has code of its own at its construction")
 
 
-def _validators(model: type[BaseModel], patterns: Mapping[str, Callable[[str], bool]]) -> dict[str, Any]:
-    """What is run on each struct: checks of patterns, and the model's validators as they stand. These read attributes;
-    one that does more fails, and so sends the event the slow way."""
-    checks = [v.func for v in model.__pydantic_decorators__.model_validators.values()]
-
-    fitting = tuple((attrgetter(name), fits) for name, fits in patterns.items())
+def _checks(validators: Sequence[Callable[[Any], Any]], patterns: Mapping[str, str]) -> dict[str, Any]:
+    """What is run on each struct: checks of patterns, and the model's validators as they stand."""
+    fitting = tuple((attrgetter(name), matcher(pattern)) for name, pattern in patterns.items())
 
     def __post_init__(self: Any) -> None:  # noqa: N807 - what msgspec calls
         for text_of, fits in fitting:
             text = text_of(self)
             if text is not None and not fits(text):
                 raise ValueError(text)
-        for check in checks:
-            if check(self) is not self:
+        for validate in validators:
+            if validate(self) is not self:
                 raise ValueError("a validator made another object")
 
-    return {"__post_init__": __post_init__} if checks or patterns else {}
+    return {"__post_init__": __post_init__} if validators or patterns else {}
 
 
-def _field(name: str, info: FieldInfo, patterns: dict[str, Callable[[str], bool]]) -> Any:
+def _fields(model: type[BaseModel]) -> tuple[list[Any], dict[str, str]]:
+    """The twin's fields, and the patterns of those that have one."""
+    _check(model)
+    patterns: dict[str, str] = {}
+    return [_field(name, info, patterns) for name, info in model.model_fields.items()], patterns
+
+
+def _field(name: str, info: FieldInfo, patterns: dict[str, str]) -> Any:
     if info.alias or info.validation_alias or info.default_factory or info.discriminator or info.annotation is None:
         raise Underivable(f"field {name} is more than a name, a type, bounds and a plain default")
     kind, pattern = _without_pattern(_kind(info.annotation, info.metadata))
     if pattern is not None:
-        patterns[name] = matcher(pattern)
+        patterns[name] = pattern
     if info.default is PydanticUndefined:
         return name, kind
     return name, kind, info.default
@@ -330,11 +361,21 @@ def python_pattern(pattern: str) -> str:
 
 def matcher(pattern: str) -> Callable[[str], bool]:
     """Whether a text has a pattern. For a prefix before so many of some characters, without an engine."""
-    found = _PREFIXED.fullmatch(pattern)
+    found = prefixed(pattern)
     if found is None:
         compiled = re.compile(pattern)
         return lambda text: compiled.search(text) is not None
-    prefix, begin, times = found["prefix"], len(found["prefix"]), int(found["times"])
-    characters = "".join(c for c in map(chr, range(128)) if re.fullmatch(found["group"], c))
+    prefix, characters, length = found[0].decode(), found[1].decode(), found[2]
+    begin = len(prefix)
     # What is left when all of its characters are taken from both ends is nothing, if it has no others.
-    return lambda text: len(text) == begin + times and text[:begin] == prefix and not text[begin:].strip(characters)
+    return lambda text: len(text) == length and text[:begin] == prefix and not text[begin:].strip(characters)
+
+
+def prefixed(pattern: str) -> tuple[bytes, bytes, int] | None:
+    """Prefix, characters and length of a text, where its pattern is a prefix before so many of some characters."""
+    found = _PREFIXED.fullmatch(pattern)
+    if found is None:
+        return None
+    prefix = found["prefix"].encode()
+    characters = bytes(c for c in range(128) if re.fullmatch(found["group"], chr(c)))
+    return prefix, characters, len(prefix) + int(found["times"])
