@@ -20,21 +20,25 @@ def uuid7(milliseconds: int | None = None) -> uuid.UUID:
 
     Time order lets the statistics of a Delta table skip the files that can't hold an id.
     """
+    return uuid.UUID(int=_uuid7(milliseconds))
+
+
+def _uuid7(milliseconds: int | None = None) -> int:
     now = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
     value = (now & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76  # version
-    value = value & ~(0x3 << 62) | 0x2 << 62  # variant
-    return uuid.UUID(int=value)
+    return value & ~(0x3 << 62) | 0x2 << 62  # variant
 
 
 def new_event_id() -> str:
     """A fresh `ce_id`: the text form of a UUID version 7."""
-    return str(uuid7())
+    digits = f"{_uuid7():032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_response_id() -> str:
     """A fresh response id, in the form that OpenAI's clients expect."""
-    return f"chatcmpl-{uuid7().hex}"
+    return f"chatcmpl-{_uuid7():032x}"
 
 
 def new_cycle_id(moment: datetime) -> str:
@@ -44,7 +48,8 @@ def new_cycle_id(moment: datetime) -> str:
 
 def new_traceparent() -> str:
     """A fresh W3C trace context, sampled."""
-    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
+    digits = os.urandom(24).hex()
+    return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
 def is_traceparent(text: str) -> bool:

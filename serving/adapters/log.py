@@ -105,7 +105,7 @@ class EventLog:
         """
         handover = self._handover()
         expected = Expected(handover.loop)
-        refusals = list[EventTooLarge | None]()
+        refusals: list[EventTooLarge | None] = []
         try:
             for event in events:
                 refusals.append(self._send(topic, event, expected, handover))
@@ -179,13 +179,14 @@ class EventLog:
                 logger.error("event not delivered: %s", error.str(), extra={"event_id": event.id, "topic": topic.name})
             delivered(error)
 
+        headers: list[tuple[str, Any]] = [*message.headers]
         self._count(1)  # before it can be delivered: the count never falls below the truth
         try:
             self._producer.produce(
                 topic.name,
                 key=message.key,
                 value=message.value,
-                headers=list[tuple[str, Any]](message.headers),
+                headers=headers,
                 on_delivery=on_delivery,
             )
         except BufferError as error:

@@ -15,7 +15,8 @@ async def read(receive: Receive, announced: str, max_bytes: int) -> bytes:
     """The same, of a plain ASGI request; `announced` is its content-length."""
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
-    parts, size = list[bytes](), 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -20,9 +20,9 @@ _PHONE_DIGITS = range(7, 16)  # E.164: at most 15
 def is_personal(user_id: str) -> bool:
     """Whether the id is, or holds, an e-mail address, or is an international telephone number or an IP address."""
     text = user_id.strip()
-    if _EMAIL.search(text):
+    if "@" in text and _EMAIL.search(text):
         return True
-    if _PHONE.fullmatch(text):
+    if text.startswith("+") and _PHONE.fullmatch(text):
         return sum(character.isdigit() for character in text) in _PHONE_DIGITS
     return _is_ip(text)
 

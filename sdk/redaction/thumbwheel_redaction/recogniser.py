@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from thumbwheel_redaction.findings import Span
@@ -49,44 +48,35 @@ _DIGIT = re.compile(r"[0-9]")
 
 
 class Glance:
-    """Facts about a text that cost little, each computed once and only where a recogniser asks for it.
+    """Facts about a text that cost little; those that cost more are computed once, where a recogniser asks for them.
 
     They are made of substring tests, which run at memory speed: ordinary text is let through within microseconds,
-    because this sits in the path of every request.
+    because this sits in the path of every request. (No `functools.cached_property`: in Python 3.11 it takes a lock.)
     """
+
+    __slots__ = ("_longest_run", "_regions", "has_digit", "lower", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.lower = lower(text)  # for finding words
+        self.has_digit = _DIGIT.search(text) is not None
+        self._longest_run: int | None = None
+        self._regions: list[Region] | None = None
 
-    @cached_property
-    def lower(self) -> str:
-        """The text in small letters, for finding words."""
-        return lower(self.text)
-
-    @cached_property
-    def has_digit(self) -> bool:
-        """Whether there is one of the ten digits."""
-        return _holds(self.text, "0123456789")
-
-    @cached_property
+    @property
     def longest_run(self) -> int:
         """The most characters that stand together without white space."""
-        return max(map(len, self.text.split()), default=0)
+        if self._longest_run is None:
+            self._longest_run = max(map(len, self.text.split()), default=0)
+        return self._longest_run
 
-    @cached_property
+    @property
     def regions(self) -> list[Region]:
         """Where numbers of at least `FEWEST_DIGITS` digits stand, whatever separates the digits. Regions that touch are
         one, with the digits of its longest number."""
-        if not self.has_digit:
-            return []
-        regions: list[Region] = []
-        for match in _NUMBER.finditer(self.text):
-            start, end, digits = max(0, match.start() - _MARGIN), match.end() + _MARGIN, len(_DIGIT.findall(match[0]))
-            if regions and start <= regions[-1].end:
-                start, _, digits_before = regions.pop()
-                digits = max(digits, digits_before)
-            regions.append(Region(start, end, digits))
-        return regions
+        if self._regions is None:
+            self._regions = _regions(self.text) if self.has_digit else []
+        return self._regions
 
     def permits(self, recogniser: Recogniser) -> bool:
         """Whether the text is of the kind that the recogniser asks for, and holds a mark or a word of it."""
@@ -99,6 +89,17 @@ class Glance:
         if recogniser.words and _holds(self.lower, recogniser.words):
             return True
         return not recogniser.marks and not recogniser.words
+
+
+def _regions(text: str) -> list[Region]:
+    regions: list[Region] = []
+    for match in _NUMBER.finditer(text):
+        start, end, digits = max(0, match.start() - _MARGIN), match.end() + _MARGIN, len(_DIGIT.findall(match[0]))
+        if regions and start <= regions[-1].end:
+            start, _, digits_before = regions.pop()
+            digits = max(digits, digits_before)
+        regions.append(Region(start, end, digits))
+    return regions
 
 
 def lower(text: str) -> str:
