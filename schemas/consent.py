@@ -1,6 +1,6 @@
 """What a person's content may be used for, beside giving the answer itself."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 
@@ -21,3 +21,9 @@ def permits(purposes: Collection[Purpose] | None, purpose: Purpose) -> bool:
     """Whether content may be used so. None: the event says nothing, as those written before the field existed; they
     were collected under terms that the operator answers for, and count as agreed."""
     return purposes is None or purpose in purposes
+
+
+def common(purposes: Iterable[Purposes | None]) -> Purposes | None:
+    """What several contents together may be used for: what each was agreed to for. None where none of them says."""
+    said = [given for given in purposes if given is not None]
+    return tuple(p for p in EVERY_PURPOSE if all(p in given for given in said)) if said else None

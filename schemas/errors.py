@@ -6,6 +6,7 @@
     ├── BrokerUnavailable      the log doesn't answer, or not in time
     │   └── BufferFull         it doesn't answer and the buffer for it is full
     ├── TableConflict          another writer owns these rows now; drop what is buffered
+    ├── DataGone               data that was pinned has been erased or vacuumed since
     ├── IllegalTransition      a model version can't go from this state to that one
     ├── UnknownVersion         no such model version
     ├── ModelError             a base model or an adapter that can't be used
@@ -49,6 +50,10 @@ class BufferFull(BrokerUnavailable):
 
 class TableConflict(ThumbwheelError):
     """Another writer owns these rows now; what is buffered must be dropped."""
+
+
+class DataGone(ThumbwheelError):
+    """Data that was pinned has been erased or vacuumed since."""
 
 
 class IllegalTransition(ThumbwheelError):

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from schemas.consent import Purposes
 from schemas.messages import Closed, Fraction, Identifier, Payload, Prompt, Text
 from schemas.outputs import ResponseId
 
@@ -22,6 +23,7 @@ class LabelTask(Payload):
 
     The sides are already shuffled: a labeler must not learn from the side which version wrote it.
     `selection_probability` is the chance with which the selector took it; estimates over labels divide by it.
+    `purposes` is what all its texts may be used for; a label of it says the same.
     """
 
     schema_name: ClassVar[str] = "label-tasks"
@@ -35,6 +37,7 @@ class LabelTask(Payload):
     uncertainty: Annotated[float, Field(ge=0)]
     selection_probability: Annotated[Fraction, Field(gt=0)]
     reward_model: Identifier | None = None
+    purposes: Purposes | None = None
 
     @property
     def partition_key(self) -> str:
@@ -55,7 +58,7 @@ class Label(Payload):
     """A labeler's verdict, with the very texts that were shown.
 
     It repeats prompt and sides on purpose: a verdict is evidence about the text on the screen, and must
-    outlive the task, which compaction may remove.
+    outlive the task, which compaction may remove. `purposes` is what these texts may be used for.
     """
 
     schema_name: ClassVar[str] = "labels"
@@ -71,6 +74,7 @@ class Label(Payload):
     seconds_taken: Annotated[float, Field(ge=0)]
     guidelines_version: Identifier = "1"
     origin: Literal["labeler", "simulated", "imported"] = "labeler"
+    purposes: Purposes | None = None
 
     @property
     def partition_key(self) -> str:

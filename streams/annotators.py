@@ -9,22 +9,21 @@ rebuild comes to the same), reads narrow columns of the files of that time, and 
 there is something to say. Nothing else is rewritten when a weight changes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 
 from schemas.consent import Purpose
-from schemas.errors import SettingsError
 from schemas.tables import AnnotatorRow, Discount, annotator_id
 from streams.adapters import increments
+from streams.adapters.increments import HAPPENED_AT
 from streams.core.pairing import Cast, in_order, votes_on
 from streams.core.raters import Conduct, annotator, opinions, side_of
 from streams.core.reliability import Opinion, Reliability, reliabilities
+from streams.core.selection import task_id
 from streams.derive import DerivedTables
 
 CLASSES = 3
@@ -33,7 +32,8 @@ CLASSES = 3
 
 @dataclass(frozen=True)
 class RaterRules:
-    """What an estimate looks at: see `RaterSettings`. `gold` is the better text (or None) by task id."""
+    """What an estimate looks at: see `RaterSettings`. `gold` is the better text (or None) by task id: of a question
+    that was asked several times, by that of the first."""
 
     window_days: float = 90.0
     cap: int = 100
@@ -50,33 +50,6 @@ def annotators(tables: DerivedTables, rules: RaterRules) -> dict[str, AnnotatorR
         return {}
     rows = [*_users(tables, since, rules), *_labelers(tables, since, rules)]
     return {row.rater_id: row for row in rows}
-
-
-def gold_answers(file: Path | None) -> dict[str, str | None]:
-    """The known answers in a file (see `RaterSettings.gold_answers`); raises `SettingsError` with the line."""
-    found: dict[str, str | None] = {}
-    if file is None:
-        return found
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the gold answers can't be read: {error}; mend the file or unset the setting") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            task, chosen = _gold_answer(line, f"{file}, line {number}")
-            found[task] = chosen
-    return found
-
-
-def _gold_answer(line: str, where: str) -> tuple[str, str | None]:
-    try:
-        entry = json.loads(line)
-        task, chosen = entry["task_id"], entry["chosen"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f'{where}: not {{"task_id": ..., "chosen": TEXT or null}}: {error}') from error
-    if not isinstance(task, str) or not isinstance(chosen, str | None):
-        raise SettingsError(f"{where}: task_id must be a text, chosen a text or null")
-    return task, chosen
 
 
 def _since(tables: DerivedTables, rules: RaterRules) -> datetime | None:
@@ -165,22 +138,30 @@ def _annotator_id() -> pl.Expr:
 
 def _labelers(tables: DerivedTables, since: datetime, rules: RaterRules) -> list[AnnotatorRow]:
     table = tables.labels
-    frame = table.scan(table.files({"event_time": (since, None)})).filter(pl.col("event_time") >= since).collect()
+    files = table.files({"event_time": (since, None), "ingested_at": (since, None)})
+    frame = table.scan(files).filter(since <= HAPPENED_AT).collect()
     tasks: dict[str, list[Cast]] = {}
     for casts in increments.cast(frame).values():
         for cast in casts:
             tasks.setdefault(cast.label.task_id, []).append(cast)
     said = opinions(cast for casts in tasks.values() for cast in casts)
-    truths = {task: _truth(tasks[task], chosen) for task, chosen in rules.gold.items() if task in tasks}
+    truths = _truths(tasks, rules.gold) if rules.gold else {}
     estimates = reliabilities(said, truths=truths, classes=CLASSES)
     rows = [annotator(did, estimates.get(did.rater_id), cap=rules.cap) for did in _labeling(said, tasks, truths)]
     return [row for row in rows if row is not None]
 
 
-def _truth(casts: list[Cast], chosen: str | None) -> int:
-    """The class of a known answer, in the order of the texts that were shown."""
-    label = in_order(casts)[0].label
-    return side_of(chosen, (label.left.completion, label.right.completion))
+def _truths(tasks: Mapping[str, list[Cast]], gold: Mapping[str, str | None]) -> dict[str, int]:
+    """The class of each known answer by task id, in the order of the texts that were shown. A gold question is known
+    by these, whatever the id under which it was asked."""
+    found: dict[str, int] = {}
+    for task, casts in tasks.items():
+        label = in_order(casts)[0].label
+        texts = (label.left.completion, label.right.completion)
+        known = task if task in gold else task_id(label.prompt_id, texts)
+        if known in gold:
+            found[task] = side_of(gold[known], texts)
+    return found
 
 
 def _labeling(said: list[Opinion], tasks: Mapping[str, list[Cast]], truths: Mapping[str, int]) -> list[Conduct]:

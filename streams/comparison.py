@@ -112,7 +112,7 @@ class Part:
         return set(frame.unique().collect().get_column(self.unit).to_list())
 
     def refresh(self) -> None:
-        """The table first: then whatever its rows were made of is in bronze as we see it."""
+        """The table first: then whatever its rows were made of is in bronze as we see it, and its fence holds."""
         self.table.refresh()
         for bronze in self.opened.bronze:
             bronze.refresh()
@@ -323,10 +323,8 @@ class Annotators(Part):
         return not self.caught_up() and any((at or 0) > 0 for at in self.positions().values())
 
     def refresh(self) -> None:
-        self.table.refresh()
-        for derived in reversed(self.opened.derived):
-            derived.refresh()
-        super().refresh()
+        for table in (self.table, *reversed(self.opened.derived), *self.opened.bronze):
+            table.refresh()
 
 
 def _newest(frame: pl.DataFrame, key: str) -> dict[str, Live]:

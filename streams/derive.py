@@ -17,6 +17,7 @@ import polars as pl
 
 from schemas.tables import PreferenceRow, RatingRow, ResponseRow
 from streams.adapters import increments
+from streams.adapters.increments import HAPPENED_AT
 from streams.adapters.lake import LakeTable
 from streams.core.aggregation import ratings, respond
 from streams.core.conduct import JUDGEMENTS, BurstRule, Judged, bursts
@@ -158,22 +159,24 @@ class Derivation:
     def _bursts(self, feedback: pl.DataFrame) -> frozenset[str]:
         """The judgements in or near these rows that came too fast."""
         near = self._judged_near(feedback, before=self._burst.window, after=timedelta())
-        columns = near.select("event_id", "event_time", "tenant", "user_id", "response_id").iter_rows()
+        columns = near.select("event_id", "at", "tenant", "user_id", "response_id").iter_rows()
         return bursts((Judged(i, at, (tenant, user), about) for i, at, tenant, user, about in columns), self._burst)
 
     def _judged_near(self, feedback: pl.DataFrame, *, before: timedelta, after: timedelta) -> pl.DataFrame:
         """The judgements of the users in these rows around the times of their judgements; narrow columns.
 
-        Files are picked by the statistics of the events' times, so what is recent costs the same in a long history.
+        Files are picked by the statistics of the events' times, so what is recent costs the same in a long history:
+        those of the time by the events themselves, and those taken in then with events of a clock that runs ahead.
         """
         judging = pl.col("kind").is_in(_JUDGING) & pl.col("user_id").is_not_null()
-        events = feedback.filter(judging).select("user_id", "event_time").unique()
+        events = feedback.filter(judging).select("user_id", HAPPENED_AT.alias("at")).unique()
         table, files = self._tables.feedback, set[str]()
-        for low, high in _spans(events.get_column("event_time").to_list(), before, after):
+        for low, high in _spans(events.get_column("at").to_list(), before, after):
             files |= set(table.files({"event_time": (low, high)}))
+            files |= set(table.files({"event_time": (high, None), "ingested_at": (low, high)}))
         users = events.get_column("user_id").unique().to_list()
         rows = table.scan(sorted(files)).filter(judging & pl.col("user_id").is_in(users))
-        return rows.select("event_id", "event_time", "tenant", "user_id", "response_id").collect()
+        return rows.select("event_id", HAPPENED_AT.alias("at"), "tenant", "user_id", "response_id").collect()
 
 
 _JUDGING = sorted(kind.value for kind in JUDGEMENTS)

@@ -23,6 +23,7 @@ from schemas.envelope import encode
 from schemas.tables import ResponseRow
 from streams.adapters import increments
 from streams.adapters.dead_letters import DeadLetters, Letter
+from streams.adapters.increments import HAPPENED_AT
 from streams.adapters.lake import LakeTable, open_table
 from streams.adapters.storage import LakeRoot
 
@@ -139,10 +140,10 @@ def unmet(lake: LakeRoot | Path | str) -> pl.DataFrame:
     unknown and has met its answer since is not in it. Reads narrow columns of bronze.outputs and bronze.feedback.
     """
     outputs, feedback = (open_table(lake, t).all() for t in (tables.OUTPUTS, tables.FEEDBACK))
-    answers = outputs.select("response_id", "event_time", pl.col("tenant").alias("owner")).sort("event_time")
+    answers = outputs.select("response_id", HAPPENED_AT.alias("at"), pl.col("tenant").alias("owner")).sort("at")
     answers = answers.unique(subset=["response_id"], keep="first", maintain_order=True)
-    said = feedback.select("event_id", "response_id", "event_time", "tenant").unique(subset=["event_id"])
-    met = said.join(answers.drop("event_time"), on="response_id")
+    said = feedback.select("event_id", "response_id", HAPPENED_AT.alias("at"), "tenant").unique(subset=["event_id"])
+    met = said.join(answers.drop("at"), on="response_id")
     strangers = met.filter(pl.col("tenant").ne_missing(pl.col("owner")))
     friends = met.filter(pl.col("tenant").eq_missing(pl.col("owner")))
     found = [
@@ -151,7 +152,7 @@ def unmet(lake: LakeRoot | Path | str) -> pl.DataFrame:
         (SILENT, answers.join(friends, on="response_id", how="anti")),
     ]
     counts = [
-        rows.group_by(pl.col("event_time").dt.date().alias("day"))
+        rows.group_by(pl.col("at").dt.date().alias("day"))
         .agg(pl.len().cast(pl.Int64).alias("events"))
         .select("day", pl.lit(reason).alias("reason"), "events")
         for reason, rows in found

@@ -15,9 +15,13 @@ behind the watermark touches, are wrong. Where the watermarks stand still, nobod
 
 **No lost update.** Mended rows are computed from bronze as it is after the table was read, and are committed by
 compare-and-swap on all the table's watermarks, which every commit of refine moves: where refine came first the mend is
-refused, and computed anew. The other way round, the mend hands back one offset of each watermark, so that a round of
-refine which began before it is refused: it read rows that were mended since. That costs refine one more look at one
-event of each partition. At the end the watermarks are put where bronze was at the start, if they are behind that.
+refused, and computed anew. The other way round, the mend moves the table's fence (`streams.adapters.lake`), so that a
+round of refine, or another rebuild, which began before it is refused: it read rows that were mended since. At the end
+the watermarks are put where bronze was at the start, if they are behind that.
+
+**No erased row comes back.** An erasure takes its rows out of bronze, and then moves the fences of the derived tables:
+a mend that has read bronze before is refused, and computed anew from what is left. Deletions in bronze are counted, so
+that a comparison between which they came says so instead of calling a table wrong.
 
 Every commit leaves the table right as far as it was mended. Whatever stops it, the same call goes on: what is right by
 then is only compared.
@@ -30,6 +34,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import polars as pl
+from deltalake.exceptions import DeltaError
+
 from schemas import tables, topics
 from schemas.envelope import encode, new_event
 from schemas.errors import SettingsError, TableConflict
@@ -37,10 +44,11 @@ from schemas.ids import content_id
 from schemas.tables import RatingRow, Table
 from streams.adapters.lake import LakeTable, Move, open_table
 from streams.adapters.log import Producer
+from streams.announce import SOURCE, pair_event, rating_event
 from streams.comparison import Annotators, Compared, Difference, Gold, Pairs, Part, Ratings, Silver, ranges
 from streams.contents import Content, counted
 from streams.derive import Derivation, DerivedTables
-from streams.refine import SOURCE, _pair_event, _rating_event, burst_rule, rater_rules
+from streams.refine import burst_rule, rater_rules
 from streams.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
@@ -55,6 +63,8 @@ MEND_ATTEMPTS = 20
 EXAMPLES = 5
 PATIENCE_SECONDS = 10.0
 POLL_SECONDS = 0.2
+UNREADABLE = (FileNotFoundError, DeltaError, pl.exceptions.PolarsError)
+MEANWHILE = "a person was erased, or rows were mended, while the tables were read; run the same command again"
 
 Publish = Callable[[Sequence[Gold]], None]
 Progress = Callable[[str, int, int], None]
@@ -93,7 +103,8 @@ class Report:
 
 
 class Rebuild:
-    """One comparison, or one mending, of derived tables. Raises `SettingsError` for tables that can't be rebuilt.
+    """One comparison, or one mending, of derived tables. Raises `SettingsError` for tables that can't be rebuilt, and
+    `TableConflict` where others wrote or erased so much meanwhile that it must be called again.
 
     `publish` is handed every gold row before it is committed. `stop` ends it between two commits.
     """
@@ -135,7 +146,17 @@ class Rebuild:
                 f"{', '.join(unknown)} can't be rebuilt from bronze; these can: {', '.join(self._parts)}"
             )
         chosen = [part for name, part in self._parts.items() if not names or name in names]
-        return [self._table(part, mend=mend) for part in chosen if not self._stop.is_set()]
+        read = self._tables.bronze if mend else (*self._tables.bronze, *(part.table for part in chosen))
+        began = _fences(read)
+        try:
+            reports = [self._table(part, mend=mend) for part in chosen if not self._stop.is_set()]
+        except UNREADABLE as error:
+            if _fences(read) == began:
+                raise
+            raise TableConflict(MEANWHILE) from error
+        if not (mend or all(report.identical for report in reports)) and _fences(read) != began:
+            raise TableConflict(MEANWHILE)
+        return reports
 
     def _table(self, part: Part, *, mend: bool) -> Report:
         part.refresh()
@@ -217,13 +238,13 @@ class Rebuild:
         """Append what is needed by compare-and-swap; raises `TableConflict` where another writer is always first."""
         for attempt in range(MEND_ATTEMPTS):
             part.refresh()
-            moves = _handed_back(part.positions())
+            moves = {app: Move(at, at or 0) for app, at in part.positions().items()}
             rows = part.revisions(set(units))
             if not rows:
                 return
             self._publish(part.published(rows))
             try:
-                part.table.append(part.table.arrow(rows), moves)
+                part.table.append(part.table.arrow(rows), moves, fence=True)
             except TableConflict:
                 report.conflicts += 1
                 if len(units) > 1 and attempt:  # fewer rows take less time, in which less can come in between
@@ -241,25 +262,18 @@ class Rebuild:
         """Refuse rounds of refine that have read silver before it was mended and are still to write gold."""
         for part in self._parts.values():
             if part.name != tables.RESPONSES.name:
-                self._move(part, lambda part=part: _handed_back(part.positions()))
+                part.table.fence()
 
     def _advance(self, part: Part, start: Mapping[str, int]) -> None:
         """All that bronze held at the start is in the table: its watermarks are not behind that any more."""
-
-        def moves() -> dict[str, Move]:
-            held = part.positions()
-            return {app: Move(held[app], to) for app, to in start.items() if (held[app] or 0) < to}
-
-        self._move(part, moves)
-
-    def _move(self, part: Part, moves: Callable[[], dict[str, Move]]) -> None:
         for attempt in range(MEND_ATTEMPTS):
             part.table.refresh()
-            wanted = moves()
-            if not wanted:
+            held = part.positions()
+            moves = {app: Move(held[app], to) for app, to in start.items() if (held[app] or 0) < to}
+            if not moves:
                 return
             try:
-                part.table.append(part.table.arrow([]), wanted)
+                part.table.append(part.table.arrow([]), moves)
             except TableConflict:
                 self._stop.wait(random.uniform(0.02, 0.1) * (attempt + 1))
             else:
@@ -267,9 +281,13 @@ class Rebuild:
         raise TableConflict(f"{part.table.table.path}: the live job always came first; run the same command again")
 
 
-def _handed_back(held: Mapping[str, int | None]) -> dict[str, Move]:
-    """One offset less of each watermark: whoever counts on the present ones is refused. (Below zero reads as zero.)"""
-    return {app: Move(at, 0 if at is None else at - 1) for app, at in held.items()}
+def _fences(read: Iterable[LakeTable]) -> list[int]:
+    """How often each of these tables was fenced or deleted from, as of now."""
+    found: list[int] = []
+    for table in read:
+        table.refresh()
+        found.append(table.fences)
+    return found
 
 
 def _pass_over(found: Compared, units: Iterable[str]) -> None:
@@ -292,7 +310,7 @@ def announcer(settings: StreamSettings) -> Publish:
 
     def publish(rows: Sequence[Gold]) -> None:
         for row in rows:
-            preference = _rating_event(row) if isinstance(row, RatingRow) else _pair_event(row)
+            preference = rating_event(row) if isinstance(row, RatingRow) else pair_event(row)
             identity = content_id(f"{preference.preference_id}.{preference.revision}", preference.model_dump_json())
             key, value, headers = encode(new_event(preference, source=SOURCE, id=identity))
             producer.send(topics.PREFERENCES.name, key, value, headers=headers)

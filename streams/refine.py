@@ -31,27 +31,27 @@ from deltalake.exceptions import DeltaError
 from schemas import tables, topics
 from schemas.envelope import encode, new_event
 from schemas.errors import BrokerUnavailable, TableConflict
-from schemas.ids import content_id
-from schemas.preferences import Preference
 from schemas.tables import AnnotatorRow, LabelQueueRow, PreferenceRow, RatingRow, ResponseRow, ScoreRow
 from streams.adapters import increments
 from streams.adapters.dead_letters import DeadLetters, source
 from streams.adapters.increments import Increment, watermark
 from streams.adapters.lake import LakeTable, Move, open_table
 from streams.adapters.log import Producer
-from streams.annotators import RaterRules, annotators, gold_answers
+from streams.annotators import RaterRules, annotators
+from streams.announce import SOURCE, announcement
 from streams.core.aggregation import rating_id
 from streams.core.conduct import BurstRule
+from streams.core.gold import Asked, GoldQuestion, with_gold
 from streams.core.revisions import revise
 from streams.core.selection import SelectionPlan, select
 from streams.derive import Derivation, DerivedTables, rows_of
+from streams.gold import read_gold
 from streams.metrics import Metrics
 from streams.orphans import UNKNOWN_RESPONSE, WRONG_TENANT, Orphans, Silence, report_strangers
 from streams.settings import RaterSettings, StreamSettings
 
 logger = logging.getLogger(__name__)
 
-SOURCE = "thumbwheel/streams/refine"
 ESTIMATE_PAUSES = 20
 """An estimate is followed by a pause of so many times what it took: it never costs more than 5 % of a worker."""
 
@@ -75,6 +75,7 @@ class Refine:
         )
         self._derivation = Derivation(self._tables, burst=burst_rule(settings.raters))
         self._rater_rules = rater_rules(settings.raters)
+        self._gold = read_gold(settings.raters.gold_answers)
         self._producer = Producer(settings.kafka, client_id="refine")
         self._dead = DeadLetters(self._producer, self._open(tables.DEAD_LETTERS))
         self.orphans = Orphans(self.feedback, self.outputs, self._dead, after_seconds=settings.orphan_after_seconds)
@@ -108,7 +109,8 @@ class Refine:
     def round(self) -> bool:
         """One pass over all tables; whether there is more to do at once."""
         began = time.perf_counter()
-        for table in (self.outputs, self.feedback, self.labels, self.scores, *self._own):
+        # What is written before what it is made of (its fence says until when it may be), and gold before silver.
+        for table in (*reversed(self._own), self.outputs, self.feedback, self.labels, self.scores):
             table.refresh()
         more = [step() for step in (self._responses, self._ratings, self._preferences) if not self._stop.is_set()]
         self._annotators()
@@ -159,7 +161,7 @@ class Refine:
         wanted = self._derivation.ratings(responses.values())
         frame = self.ratings.rows_by("rating_id", map(rating_id, ids | responses.keys()))
         changed = revise(rows_of(RatingRow, frame, lambda r: r.rating_id), wanted)
-        self._publish([_rating_event(row) for row in changed])
+        self._publish(changed)
         self._append(self.ratings, changed, found.moves)
         for row in changed:
             if row.discounted is not None and not row.retracted:
@@ -173,7 +175,7 @@ class Refine:
         ids = self._ids(found)
         prompts = self._prompts(ids) | found.values("prompt_id", (topics.LABELS,))
         changed = self._revised_pairs(prompts, ids) if prompts else []
-        self._publish([_pair_event(row) for row in changed])
+        self._publish(changed)
         self._append(self.preferences, changed, found.moves)
         return found.full
 
@@ -255,11 +257,12 @@ class Refine:
     def _queue_tasks(self, reward_model: str, moves: Mapping[str, Move]) -> None:
         chosen = self.scores.all().filter(pl.col("reward_model") == reward_model).collect()
         scores = increments.models(ScoreRow, chosen)
-        responses = self._current_responses({s.response_id for s in scores})
-        asked = [t.all().select("task_id").collect().get_column("task_id").to_list() for t in (self.queue, self.labels)]
-        known = {task_id for ids in asked for task_id in ids}
+        gold = self._gold_questions()
+        about = {s.response_id for s in scores}.union(*(question.response_ids for question in gold))
+        responses, asked = self._current_responses(about), Asked(_task_ids(self.queue), _task_ids(self.labels))
         plan = SelectionPlan(**self._settings.selection.model_dump())
-        tasks = select(scores, responses, known=known, plan=plan)
+        tasks = select(scores, responses, known={*asked.queued, *asked.labelled}, plan=plan)
+        tasks = with_gold(tasks, gold, responses, asked=asked, plan=plan)
         for task in tasks:
             self._send(new_event(task, source=SOURCE, id=task.task_id))
         self._producer.flush()
@@ -267,12 +270,16 @@ class Refine:
         self._append(self.queue, [LabelQueueRow(**dict(task), queued_at=now) for task in tasks], moves)
         logger.info("label tasks queued", extra={"reward_model": reward_model, "tasks": len(tasks)})
 
-    def _publish(self, preferences: Sequence[Preference]) -> None:
+    def _gold_questions(self) -> list[GoldQuestion]:
+        """Those that the file spells out, and those that it names by a task which was queued before."""
+        rows = self.queue.rows_by("task_id", self._gold.named).iter_rows(named=True)
+        return [*self._gold.questions, *(q for q in map(self._gold.of_task, rows) if q is not None)]
+
+    def _publish(self, rows: Sequence[RatingRow | PreferenceRow]) -> None:
         """Before the commit, so that none is missed; a repeat after a crash has the same event id."""
-        for preference in preferences:
-            identity = content_id(f"{preference.preference_id}.{preference.revision}", preference.model_dump_json())
-            self._send(new_event(preference, source=SOURCE, id=identity))
-        if preferences:
+        for row in rows:
+            self._send(announcement(row))
+        if rows:
             self._producer.flush()
 
     def _send(self, event: Any) -> None:
@@ -289,6 +296,10 @@ class Refine:
         logger.debug("refined", extra={"table": name, "rows": len(rows)})
 
 
+def _task_ids(table: LakeTable) -> frozenset[str]:
+    return frozenset(table.all().select("task_id").unique().collect().get_column("task_id").to_list())
+
+
 def burst_rule(settings: RaterSettings) -> BurstRule:
     """For whoever derives rows: a rebuild or an erasure must judge by the same rule."""
     return BurstRule(settings.burst_limit, settings.burst_seconds)
@@ -296,35 +307,4 @@ def burst_rule(settings: RaterSettings) -> BurstRule:
 
 def rater_rules(settings: RaterSettings) -> RaterRules:
     """The same for the raters' weights; reads the gold answers, raises `SettingsError` where they can't be read."""
-    return RaterRules(settings.window_days, settings.cap, gold_answers(settings.gold_answers))
-
-
-def _rating_event(row: RatingRow) -> Preference:
-    return Preference(
-        preference_id=row.rating_id,
-        kind="rating",
-        completion=row.completion,
-        label=row.label,
-        response_ids=(row.response_id,),
-        versions=(row.version,),
-        **_judgement(row),
-    )
-
-
-def _pair_event(row: PreferenceRow) -> Preference:
-    return Preference(
-        preference_id=row.preference_id,
-        kind="pair",
-        chosen=row.chosen,
-        rejected=row.rejected,
-        response_ids=tuple(i for i in (row.chosen_response_id, row.rejected_response_id) if i),
-        versions=tuple(v for v in (row.chosen_version, row.rejected_version) if v),
-        **_judgement(row),
-    )
-
-
-def _judgement(row: RatingRow | PreferenceRow) -> dict[str, Any]:
-    return {
-        name: getattr(row, name)
-        for name in ("revision", "retracted", "prompt_id", "prompt", "weight", "source", "rater_id")
-    }
+    return RaterRules(settings.window_days, settings.cap, read_gold(settings.gold_answers).answers)

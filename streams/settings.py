@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.connection import KafkaConnection
-from streams.adapters.storage import LakeRoot
+from schemas.storage import LakeRoot, root_setting
 
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=1)]
+Minutes = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 EXPIRING: Final = ("dead_letters", "slis", "alerts", "cycles", "audit")
@@ -31,6 +32,9 @@ class SelectionSettings(BaseModel):
     """Of the random draw."""
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The share of the rest that goes first to answers and their shadows, which no user can compare."""
+    gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """So many gold questions come to the tasks where there is a file of them (`raters.gold_answers`), as a share of
+    their number. With 5 % a labeler's 200 labels hold ten: nine right ones are chance in 1 of 93 cases."""
 
 
 class RaterSettings(BaseModel):
@@ -41,7 +45,7 @@ class RaterSettings(BaseModel):
     burst_limit: Annotated[int, Field(ge=1)] = 30
     """Different answers that a user may judge within `burst_seconds`; what is beyond counts for nothing."""
     burst_seconds: Seconds = 60.0
-    """The sliding window of that, by the events' own times."""
+    """The sliding window of that, by the events' own times (never later than they were taken in)."""
     estimate_seconds: Annotated[float, Field(ge=0)] = 300.0
     """The pause between two estimates of the raters' weights; each writes a row for every rater that has changed."""
     window_days: Annotated[float, Field(gt=0)] = 90.0
@@ -49,13 +53,8 @@ class RaterSettings(BaseModel):
     cap: Annotated[int, Field(ge=1)] = 100
     """A user who judged more answers than that within the window weighs as one who judged so many: one a day."""
     gold_answers: Path | None = None
-    """A JSON Lines file of label tasks with a known answer: `{"task_id": ..., "chosen": TEXT or null for neither}`."""
-
-
-def _root(value: Any, info: ValidationInfo) -> LakeRoot:
-    if isinstance(value, str):
-        value = value.replace("{data}", str(info.data.get("data", "")))
-    return LakeRoot.of(value, info.data.get("lake_options", {}))
+    """A JSON Lines file of questions with a known answer, which come among the label tasks and measure the labelers:
+    `{"prompt", "left", "right", "chosen"}`, or `{"task_id", "chosen"}` of an earlier task. `chosen` null is neither."""
 
 
 class StreamSettings(BaseSettings):
@@ -67,7 +66,7 @@ class StreamSettings(BaseSettings):
     """The data folder of this machine."""
     lake_options: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
     """For a lake in a store: options of its client as a JSON object, beside the usual `AWS_*` variables."""
-    lake: Annotated[LakeRoot, NoDecode, PlainValidator(_root)] = Field(
+    lake: Annotated[LakeRoot, NoDecode, PlainValidator(root_setting)] = Field(
         default="{data}/lake",
         validate_default=True,  # type: ignore[assignment]
     )
@@ -78,7 +77,7 @@ class StreamSettings(BaseSettings):
     once, and nobody else does before its session has timed out. Without one membership is dynamic."""
     group: str = "thumbwheel-ingest"
     """The consumer group of ingest."""
-    batch_rows: Annotated[int, Field(ge=1)] = 10_000
+    batch_rows: Annotated[int, Field(ge=1)] = 50_000
     """Rows at which ingest commits what waits for a table: throughput."""
     batch_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     """Bytes at which it does: memory, where messages are large."""
@@ -105,12 +104,16 @@ class StreamSettings(BaseSettings):
     upkeep_seconds: Seconds = 3600.0
     """How often expired rows, files of versions that nobody needs any more, and old log entries are removed."""
     keep_versions_days: Days = 30.0
-    """How long every version of a silver or gold table stays readable: training runs pin them."""
-    keep_bronze_files_days: Days = 2.0
-    """How long files that compaction has replaced stay for readers of bronze tables. The rows stay, of course."""
-    keep_bronze_log_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """How long every version of a bronze table stays readable. Nobody pins them, ingest makes one a second, and each
-    commit looks at all that are kept."""
+    """How long the data files that an update cycle has read stay, so that its version can be made again and compared
+    with (`tables diff NAME v3`)."""
+    keep_files_days: Days = 1.0
+    """How long other files that compaction has replaced stay for readers. The rows stay, of course. The names of these
+    files are in every checkpoint of the table: a day at a commit a second is 86,400 of them, and 0.2 s a checkpoint."""
+    keep_log_minutes: Minutes = 15.0
+    """How long every version of a silver or gold table can be opened by its number. Each commit looks at all that are
+    kept: 15 ms for a thousand, and refine makes one a second while traffic flows."""
+    keep_bronze_log_minutes: Minutes = 10.0
+    """The same for a bronze table, of which ingest makes a version a second."""
     retention_days: Mapping[str, Days] = Field(default_factory=lambda: {"dead_letters": 90.0})
     """Days after which a table's rows expire, as a JSON object by table name (dead_letters, slis, alerts, cycles,
     audit); a table that is not named keeps them. What other tables are computed from never expires: it is erased."""

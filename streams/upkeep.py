@@ -4,13 +4,14 @@ What is done to a table, each step a Delta commit or none, so that a kill in bet
 
     expire     rows older than the table's retention, by the time they came in; only tables nothing is computed from
     compact    small files into one; the rows are the same, and appends of others go through meanwhile
-    vacuum     files that no version needs since `keep_versions_days` (bronze: `keep_bronze_files_days`); the files that
-               a writer has not committed yet stay
-    log        entries of versions older than `keep_versions_days` (bronze: `keep_bronze_log_minutes`)
+    vacuum     files that no version needs since `keep_files_days`; those that an update cycle has pinned stay for
+               `keep_versions_days`, and those that a writer has not committed yet stay
+    log        entries of versions older than `keep_log_minutes` (bronze: `keep_bronze_log_minutes`)
 
-A reader that holds a version goes on reading it: files leave the disk only by vacuum. Two that compact one table at
-the same moment are told apart by Delta: the second one's commit is refused, and its work is left for the next time. To
-not even try, of the workers of a group the one that owns a topic's partition 0 keeps the topic's table (`Keeper`).
+A reader that holds a version goes on reading it: files leave the disk only by vacuum. A cycle pins a list of files (see
+`schemas.storage`) and reads at these, so it needs no log. Two that compact one table at the same moment are told apart
+by Delta: the second one's commit is refused, and its work is left for the next time. To not even try, of the workers of
+a group the one that owns a topic's partition 0 keeps the topic's table (`Keeper`).
 """
 
 import logging
@@ -24,10 +25,10 @@ from pathlib import Path
 from deltalake.exceptions import DeltaError
 
 from schemas import tables
+from schemas.storage import LakeRoot
 from schemas.tables import Layer, Table
 from schemas.topics import OUTPUTS
 from streams.adapters.lake import LakeTable, open_table
-from streams.adapters.storage import LakeRoot
 from streams.metrics import Metrics
 from streams.settings import StreamSettings
 
@@ -68,7 +69,7 @@ def tend(table: LakeTable, settings: StreamSettings, *, now: datetime, compact: 
         if compact:
             table.compact(settings.compact_bytes)
         log, files = keep_times(table.table, settings)
-        removed = table.clear(keep=files, now=now)
+        removed = table.clear(keep=files, now=now, pins=timedelta(days=settings.keep_versions_days))
         table.keep_log(log, files=files)
     except (DeltaError, OSError) as error:
         why = str(error)
@@ -79,10 +80,10 @@ def tend(table: LakeTable, settings: StreamSettings, *, now: datetime, compact: 
 
 
 def keep_times(table: Table, settings: StreamSettings) -> tuple[timedelta, timedelta]:
-    """How long a table's versions stay readable, and how long the files that it no longer needs stay."""
-    if table.layer is Layer.BRONZE:
-        return timedelta(minutes=settings.keep_bronze_log_minutes), timedelta(days=settings.keep_bronze_files_days)
-    return timedelta(days=settings.keep_versions_days), timedelta(days=settings.keep_versions_days)
+    """How long a table's versions can be opened by number, and how long the files that it no longer needs stay."""
+    bronze = table.layer is Layer.BRONZE
+    minutes = settings.keep_bronze_log_minutes if bronze else settings.keep_log_minutes
+    return timedelta(minutes=minutes), timedelta(days=settings.keep_files_days)
 
 
 def _expire(table: LakeTable, settings: StreamSettings, now: datetime) -> int:

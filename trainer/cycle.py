@@ -7,7 +7,7 @@
      │         │             │          └ held-out prompts, judged by other people's labels; the gates decide
      │         │             └ PPO from the parent's adapter, held to its KL budget
      │         └ ensemble of heads on the training raters' labels; the judge on the other raters'
-     └ Delta versions of gold and silver, written down before anything is read; the parent is the version that is live
+     └ versions of gold and silver, their files held before they are read; the parent is the version that is live
 
 One cycle at a time: a lease on the data folder. Every cycle ends in an `outcome.json`; one without it was cut off, and
 is closed as failed by the next process that takes the lease. Progress may be lost, outcomes and versions may not.
@@ -23,7 +23,7 @@ from deltalake.exceptions import DeltaError
 
 from schemas.cycles import Cost, Cycle, CycleStatus, Stage
 from schemas.envelope import new_event
-from schemas.errors import BrokerUnavailable, ModelError, ThumbwheelError
+from schemas.errors import BrokerUnavailable, DataGone, ModelError, ThumbwheelError
 from schemas.ids import new_cycle_id, new_event_id
 from schemas.versions import BASE_VERSION
 from trainer import learning, scoring
@@ -31,9 +31,18 @@ from trainer.adapters import environment
 from trainer.adapters.cycles import CycleFolder, Cycles
 from trainer.adapters.events import SOURCE, Events
 from trainer.adapters.files import sha256_of, write_lines
-from trainer.adapters.lake import Pinned, Pins, TrainerLake
+from trainer.adapters.lake import Pinned, TrainerLake
+from trainer.adapters.pins import Pins
 from trainer.adapters.policies import LanguageModel, save_adapter
-from trainer.adapters.registry import ADAPTER_FILE, EVIDENCE_FILE, JUDGE_FILE, REWARD_FILE, Registry, version_event
+from trainer.adapters.registry import (
+    ADAPTER_FILE,
+    EVIDENCE_FILE,
+    JUDGE_FILE,
+    PINS_FILE,
+    REWARD_FILE,
+    Registry,
+    version_event,
+)
 from trainer.core import gates
 from trainer.core.budget import Budget
 from trainer.core.evidence import evidence
@@ -95,6 +104,7 @@ class CycleRunner:
         budget = Budget(max_seconds=self.settings.max_cycle_seconds, max_tokens=self.settings.max_cycle_tokens)
         stages = Stages(cycle_id, budget=budget, events=self.events, metrics=self.metrics, stop=stop)
         pins = self.lake.pins()
+        self.lake.hold(cycle_id, pins)
         labels = self.lake.count_labels(pins)
         folder.begin(
             CycleStart(
@@ -103,7 +113,7 @@ class CycleRunner:
                 pid=environment.process_id(),
                 parent=parent,
                 labels=labels,
-                tables=pins.as_dict(),
+                tables=pins.versions(),
             )
         )
         self._started(cycle_id, parent, labels)
@@ -118,9 +128,18 @@ class CycleRunner:
             unexpected = not isinstance(error, ThumbwheelError)
             logger.warning("cycle failed", extra={"cycle": cycle_id, "reason": reason}, exc_info=unexpected)
             outcome = self._outcome(stages, CycleStatus.FAILED, labels, None, reason, {}, conclusive=not stopped)
+            self._release(cycle_id, pins)
         folder.end(outcome)
         self.metrics.cycles.labels(outcome.status.value).inc()
         return self.closer.announce(outcome)
+
+    def _release(self, cycle_id: str, pins: Pins) -> None:
+        """Nobody will ask for what a cycle without a version has read. Where this fails, it is kept in vain."""
+        try:
+            if self.registry.by_cycle(cycle_id) is None:
+                self.lake.release(cycle_id, pins)
+        except (ThumbwheelError, OSError) as error:
+            logger.info("pinned files stay for now", extra={"cycle": cycle_id, "error": str(error)})
 
     def _stages(self, stages: Stages, folder: CycleFolder, parent: str, read: Callable[[], Pinned]) -> VersionRecord:
         with stages.stage(Stage.PIN):
@@ -173,13 +192,15 @@ class CycleRunner:
             save_adapter(learned.policy, directory)
             learned.fitted.reward.save(directory / REWARD_FILE)
             learned.fitted.judge.save(directory / JUDGE_FILE)
+            (directory / PINS_FILE).write_text(pinned.pins.text(), encoding="utf-8")
             write_lines(directory / EVIDENCE_FILE, (e.model_dump_json() for e in evidence(learned.dataset)))
             return VersionRecord(
                 version=version,
                 parent=parent,
                 cycle_id=stages.cycle_id,
                 created_at=self._now(),
-                tables=pinned.pins.as_dict(),
+                tables=pinned.pins.versions(),
+                pins_sha256=sha256_of(directory / PINS_FILE),
                 content_hash=learned.dataset.content_hash,
                 evidence_sha256=sha256_of(directory / EVIDENCE_FILE),
                 labels={
@@ -233,7 +254,7 @@ class CycleRunner:
                 progress=stages.progress,
             )
             self.metrics.scored.inc(n)
-        except (DeltaError, OSError, Stopped) as error:
+        except (DataGone, DeltaError, OSError, Stopped) as error:
             logger.warning("answers were not scored", extra={"cycle": stages.cycle_id, "error": str(error)})
 
     def _started(self, cycle_id: str, parent: str, labels: int) -> None:
@@ -284,7 +305,7 @@ def reproduce(settings: TrainerSettings, version: str, *, load_base: LoadBase) -
     """
     registry, lake = Registry(settings.registry), TrainerLake(settings.lake)
     record = registry.verify(version)
-    pins = Pins.of(record.tables)
+    pins = registry.pins(version)
     parent_dir = None if record.parent == BASE_VERSION else registry.folder(registry.verify(record.parent).version)
     stages = Stages(f"reproduce-{version}", budget=record.config.budget)
     learned = learn(load_base(), lake.read(pins), record.config, parent_dir, stages)

@@ -86,6 +86,8 @@ class VersionRecord(Frozen):
     cycle_id: str
     created_at: datetime
     tables: dict[str, int | None]
+    pins_sha256: str | None = None
+    """Of `pins.json`, which lists the data files of these versions; None in records from before there was one."""
     content_hash: str
     evidence_sha256: str | None = None
     """Of `evidence.jsonl`, which names each label that was used; None in records from before there was one."""

@@ -115,7 +115,7 @@ def train_reward_only(
         id=folder.name,
         file=str(folder / REPORT_FILE),
         base_model=settings.base_model_name,
-        tables=pinned.pins.as_dict(),
+        tables=pinned.pins.versions(),
         train_labels=len(train),
         held_out_labels=len(held),
         pair_accuracy=_accuracy(report.pair_accuracy),

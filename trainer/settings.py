@@ -3,14 +3,16 @@
 What a cycle's result depends on is gathered in a `CycleConfig`, which the version's record holds.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.connection import KafkaConnection
+from schemas.storage import LakeRoot, root_setting
 from trainer.core.budget import Budget
 from trainer.core.dataset import SplitConfig
 from trainer.core.gates import GateThresholds
@@ -131,6 +133,13 @@ class TrainerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="THUMBWHEEL_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
     data: Path = Path(".thumbwheel")
+    lake_options: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
+    """For a lake in a store: options of its client as a JSON object, beside the usual `AWS_*` variables."""
+    lake: Annotated[LakeRoot, NoDecode, PlainValidator(root_setting)] = Field(
+        default="{data}/lake",
+        validate_default=True,  # type: ignore[assignment]
+    )
+    """Where the tables lie, as the streams know it: a folder, or `s3://bucket/prefix`. The registry is a folder."""
     kafka: KafkaConnection = KafkaConnection()
     base_model: str = "models/smollm2"
     base_model_name: str = "smollm2"
@@ -159,11 +168,6 @@ class TrainerSettings(BaseSettings):
     limits: Limits = Limits()
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     log_level: str = "INFO"
-
-    @property
-    def lake(self) -> Path:
-        """The lake's root: tables lie at `<root>/<layer>/<table>`."""
-        return self.data / "lake"
 
     @property
     def registry(self) -> Path:
@@ -206,7 +210,3 @@ class TrainerSettings(BaseSettings):
             device=device,
             threads=threads,
         )
-
-    def with_changes(self, **changes: Any) -> Self:
-        """The same settings with some changed, checked anew."""
-        return type(self).model_validate(self.model_dump() | changes)

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from deltalake.exceptions import DeltaError
 
 from schemas.cycles import CycleStatus
-from schemas.errors import BrokerUnavailable, LeaseHeld, ThumbwheelError
+from schemas.errors import BrokerUnavailable, DataGone, LeaseHeld, ThumbwheelError
 from trainer import scoring
-from trainer.adapters.lake import Pins
+from trainer.adapters.pins import Pins
 from trainer.adapters.policies import LanguageModel
 from trainer.cycle import CycleRunner, LoadBase
 from trainer.stages import Stopped
@@ -60,7 +60,7 @@ class Watch:
                 self._failures = 0
             except LeaseHeld as error:
                 logger.info("waiting for another cycle to end", extra={"error": str(error)})
-            except (BrokerUnavailable, DeltaError, OSError) as error:
+            except (BrokerUnavailable, DataGone, DeltaError, OSError) as error:
                 pause = max(pause, RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])
                 self._failures += 1
                 logger.warning("trying again later", extra={"error": str(error), "seconds": pause})

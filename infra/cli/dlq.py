@@ -5,33 +5,26 @@ bronze.dead_letters, gold.audit ─► list, show ─► retry ─► the letter
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.cli.letter_list import fields, of_ms, print_counts, print_json, print_letters, shown_moment, tally
+from infra.cli.letter_send import audit_publisher, record, send
 from infra.cli.options import Bootstrap, Data, Place, locate
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from infra.cli.letter_edit import Outgoing
-    from infra.cli.letters import Choice, Count, Filed, Letters, State
-    from infra.local.log import Publisher
+    from infra.cli.letters import Choice, Filed, Letters, State
     from schemas.tables import Table
-    from streams.adapters.dead_letters import Letter
     from streams.adapters.lake import LakeTable
 
-SOURCE = "infra/cli/dlq"
 RESTRICTED = (
     "Restricted: what could not be read could not be redacted, so a dead letter may hold personal data. Its bytes stay"
     " in bronze/dead_letters until they are erased."
 )
-BATCH_LETTERS = 200
 SHOWN_REFUSALS = 20
-CELL_CHARACTERS = 160
 
 app = typer.Typer(
     help=f"Messages that were no event of their topic: see why, mend, send again or drop. {RESTRICTED}",
@@ -70,13 +63,13 @@ def list_(
     box = _letters(place, sure=False)
     counts, found = (box.counts(), box.find(choice, limit=limit)) if box else ([], [])
     if as_json:
-        _print_json({"counts": [_fields(c) for c in counts], "letters": [_fields(f) for f in found]})
+        print_json({"counts": [fields(c) for c in counts], "letters": [fields(f) for f in found]})
         return
     if not counts:
         out().print(f"no dead letters in {place.data}")
         return
-    _print_counts(counts)
-    _print_letters(found)
+    print_counts(counts)
+    print_letters(found)
 
 
 @app.command(epilog="Examples: thumbwheel dlq show dead-3f2a | thumbwheel dlq show dead-3f2a --raw > original.bin")
@@ -100,14 +93,14 @@ def show(
         sys.stdout.buffer.write(letter.value or b"")
         sys.stdout.buffer.flush()
         return
-    acted = f" by {filed.actor}, {_moment(filed.acted_at)}" if filed.acted_at else ""
+    acted = f" by {filed.actor}, {shown_moment(filed.acted_at)}" if filed.acted_at else ""
     facts = [
         ("letter", filed.id),
         ("reason", filed.reason),
         ("detail", one_line(filed.detail)),
         ("was at", f"{filed.topic}, partition {filed.partition}, offset {filed.offset}"),
-        ("sent at", _moment(_of_ms(letter.timestamp_ms)) if letter.timestamp_ms is not None else "not known"),
-        ("failed at", _moment(filed.failed_at)),
+        ("sent at", shown_moment(of_ms(letter.timestamp_ms)) if letter.timestamp_ms is not None else "not known"),
+        ("failed at", shown_moment(filed.failed_at)),
         ("state", f"{filed.state}{acted}"),
         ("key", shown_bytes(letter.key)),
         *((f"header {one_line(name)}", shown_bytes(value)) for name, value in letter.headers),
@@ -144,7 +137,7 @@ def retry(
     chosen, waiting = _retriable(box.find(_choice(ids, reason, topic, everything=everything, again=again)))
     if waiting:
         err().print(_WAITING.format(count=waiting), markup=False)
-    sent, failed = _send(place, box.whole(chosen), edit=edit)
+    sent, failed = send(place, box.whole(chosen), edit=edit, interactive=_interactive)
     out().print(f"{sent} sent again and acknowledged by {place.kafka.bootstrap_servers}; {len(failed)} left open")
     for letter_id, why in failed[:SHOWN_REFUSALS]:
         err().print(f"  {letter_id}: {why}", markup=False)
@@ -176,71 +169,14 @@ def drop(
     if not chosen:
         out().print("nothing to drop: no open letter is meant")
         return
-    reasons = ", ".join(f"{n} {r}" for r, n in _tally(chosen).items())
+    reasons = ", ".join(f"{n} {r}" for r, n in tally(chosen).items())
     if not yes and not typer.confirm(f"Drop {len(chosen)} letters ({reasons})?"):
         raise typer.Exit(1)
-    publisher = _publisher(place)
+    publisher = audit_publisher(place)
     for filed in chosen:
-        _record(publisher, "dead_letter_drop", filed, "dropped")
+        record(publisher, "dead_letter_drop", filed, "dropped")
     publisher.flush()
     out().print(f"{len(chosen)} dropped ({reasons})")
-
-
-def _send(place: Place, letters: "Iterator[tuple[Filed, Letter]]", *, edit: bool) -> tuple[int, list[tuple[str, str]]]:
-    """How many were acknowledged, and why the others were not sent, by letter id.
-
-    The mark follows the acknowledgement: after a crash in between the letter is still open, and sent again it has the
-    same event id.
-    """
-    from infra.cli.resend import Resender
-
-    resender, publisher, sent, failed = Resender(place.kafka), _publisher(place), 0, list[tuple[str, str]]()
-    while batch := list(islice(letters, 1 if edit else BATCH_LETTERS)):
-        ready: dict[str, tuple[str, Outgoing]] = {}
-        for filed, letter in batch:
-            message, why = _edited(letter) if edit else _as_it_came(letter)
-            if message is None:
-                failed.append((filed.id, why))
-            else:
-                ready[filed.id] = (filed.topic, message)
-        refused = resender.send(ready)
-        failed += refused.items()
-        for filed, _ in batch:
-            if filed.id in ready and filed.id not in refused:
-                _record(publisher, "replay", filed, "edited and sent again" if edit else "sent again as it came")
-                sent += 1
-        publisher.flush()
-    return sent, failed
-
-
-def _as_it_came(letter: "Letter") -> "tuple[Outgoing | None, str]":
-    from infra.cli.letter_edit import original, prepared, refusal
-
-    message = prepared(letter, original(letter))
-    why = refusal(letter.topic, message)
-    return (None, f"it would fail again: {why}; mend it with --edit") if why else (message, "")
-
-
-def _edited(letter: "Letter") -> "tuple[Outgoing | None, str]":
-    """The message after the editor, as often as the user wants to mend it; None where they gave up."""
-    from infra.cli.editor import edit
-    from infra.cli.letter_edit import BadDocument, document, prepared, read_document, refusal
-    from infra.cli.terminal import err
-
-    before = text = document(letter)
-    while True:
-        text = edit(text, name=f"{letter.id}.json")
-        try:
-            message = prepared(letter, read_document(text, letter))
-            why = refusal(letter.topic, message)
-        except BadDocument as error:
-            message, why = None, str(error)
-        if message is not None and why is None:
-            return message, ""
-        note = "nothing was changed" if text == before else "not sent"
-        err().print(f"{letter.id}: {note}; it would fail again: {why}", markup=False)
-        if text == before or not _interactive() or not typer.confirm("Edit again?", default=True):
-            return None, f"{note}; it would fail again: {why}"
 
 
 def _interactive() -> bool:
@@ -291,8 +227,8 @@ def _table(place: Place, table: "Table") -> "LakeTable | None":
     """The open table, or None where it was never made: looking makes none."""
     from deltalake import DeltaTable
 
+    from schemas.storage import LakeRoot
     from streams.adapters.lake import open_table
-    from streams.adapters.storage import LakeRoot
     from streams.settings import StreamSettings
 
     root = LakeRoot.of(StreamSettings(data=place.data, kafka=place.kafka).lake)
@@ -319,87 +255,3 @@ def _states(text: str) -> "tuple[State, ...]":
         return (State(text),)
     except ValueError:
         raise typer.BadParameter(f"--state is one of {', '.join(State)}, all") from None
-
-
-def _publisher(place: Place) -> "Publisher":
-    from infra.local.log import Publisher
-
-    return Publisher(place.kafka)
-
-
-def _record(publisher: "Publisher", action: str, filed: "Filed", what: str) -> None:
-    import getpass
-
-    from schemas import topics
-    from schemas.audit import Audit
-    from schemas.envelope import new_event
-
-    detail = f"{what}: {filed.topic}/{filed.partition} offset {filed.offset}, {filed.reason}"
-    fields = {"actor": f"cli:{getpass.getuser()}", "action": action, "target": filed.id, "detail": detail}
-    publisher.publish(topics.AUDIT, new_event(Audit.model_validate(fields), source=SOURCE))
-
-
-def _print_counts(counts: "Sequence[Count]") -> None:
-    from infra.cli.terminal import out, table
-
-    numbers = ("open", "retried", "dropped")
-    grid = table(
-        "topic", "reason", *numbers, "newest", "for example", right=numbers, whole=("topic", "reason", "newest")
-    )
-    for c in counts:
-        grid.add_row(
-            c.topic, c.reason, f"{c.open:,}", f"{c.retried:,}", f"{c.dropped:,}", _moment(c.newest), _cell(c.detail)
-        )
-    out().print(grid)
-
-
-def _print_letters(found: "Sequence[Filed]") -> None:
-    from infra.cli.terminal import out, table
-
-    if not found:
-        out().print("no letter of these is meant")
-        return
-    grid = table("id", "state", "failed at", "reason", "where", "detail", whole=("id", "state", "failed at", "reason"))
-    for f in found:
-        where = f"{f.topic.removeprefix('thumbwheel.')}/{f.partition} {f.offset}"
-        grid.add_row(f.id, str(f.state), _moment(f.failed_at), f.reason, where, _cell(f.detail))
-    out().print(grid)
-
-
-def _cell(text: str) -> "Text":
-    from rich.text import Text
-
-    from infra.cli.letter_view import one_line
-
-    whole = one_line(text)
-    return Text(whole if len(whole) <= CELL_CHARACTERS else f"{whole[:CELL_CHARACTERS]}...")
-
-
-def _tally(letters: "Sequence[Filed]") -> dict[str, int]:
-    from collections import Counter
-
-    return dict(sorted(Counter(f.reason for f in letters).items()))
-
-
-def _fields(record: "Count | Filed") -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(record)
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=2, default=lambda moment: moment.isoformat()))
-
-
-def _of_ms(milliseconds: int) -> datetime | None:
-    """None where no calendar has the moment: a producer may claim any time."""
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _moment(time: datetime | None) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else "not known"

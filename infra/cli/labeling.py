@@ -57,6 +57,7 @@ def label_of(task: LabelTask, verdict: Verdict, *, labeler: str, seconds: float)
         left=task.left,
         right=task.right,
         seconds_taken=round(seconds, 2),
+        purposes=task.purposes,
     )
 
 

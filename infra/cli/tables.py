@@ -11,9 +11,10 @@ import typer
 from infra.cli.options import Bootstrap, Data, Place, locate
 
 if TYPE_CHECKING:
-    from infra.lake.catalog import Catalog
+    from infra.lake.catalog import Catalog, Snapshot
     from infra.lake.export import Exported, Wanted
     from schemas.consent import Purposes
+    from schemas.tables import Table
     from streams.settings import StreamSettings
 
 app = typer.Typer(
@@ -52,7 +53,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """The versions of a table: when, by what, how many rows and files came and went."""
-    from infra.cli.terminal import out
+    from infra.cli.terminal import err, out
     from infra.lake import records, screen
     from infra.lake.catalog import find_table
     from infra.lake.commits import history as read
@@ -63,29 +64,42 @@ def history(
     if as_json:
         return _json(map(records.commit, commits))
     out().print(screen.history(commits))
+    if commits and len(commits) < limit and commits[-1].version > 0:
+        err().print(
+            f"[dim]the log has forgotten what came before version {commits[-1].version}; how long it is kept is the"
+            " setting THUMBWHEEL_KEEP_LOG_MINUTES (bronze: THUMBWHEEL_KEEP_BRONZE_LOG_MINUTES)[/]"
+        )
     return None
 
 
-@app.command(epilog="Example: thumbwheel tables diff preferences 12 20 --limit 5")
+@app.command(epilog="Examples: thumbwheel tables diff preferences 12 20 --limit 5 | thumbwheel tables diff ratings v3")
 def diff(
     name: Name,
-    old: Annotated[int, typer.Argument(metavar="FROM", min=0, help="The earlier version.")],
-    new: Annotated[int | None, typer.Argument(metavar="[TO]", min=0, help="The later one (the newest).")] = None,
+    old: Annotated[
+        str,
+        typer.Argument(metavar="FROM", help="The earlier version, or v3 for what the trained version v3 has read."),
+    ],
+    new: Annotated[str | None, typer.Argument(metavar="[TO]", help="The later one (the newest), or v4.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many rows of each kind; 0 is the counts alone.")] = 10,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rows added, removed and changed between two versions, by id and latest revision."""
+    """Rows added, removed and changed between two versions, by id and latest revision.
+
+    With a trained version first: what has come in since it was trained. That reads the files that it has read, and
+    works for versions that the table's log has forgotten.
+    """
     from infra.cli.terminal import err, out
     from infra.lake import records, screen
     from infra.lake.catalog import find_table
     from infra.lake.diff import difference
     from schemas.errors import SettingsError
 
-    catalog, wanted = _catalog(locate(data, None)), find_table(name)
-    before, after = catalog.open(wanted, old), catalog.open(wanted, new)
+    place, wanted = locate(data, None), find_table(name)
+    catalog = _catalog(place)
+    before, after = _side(catalog, wanted, old, place), _side(catalog, wanted, new, place)
     if before.version > after.version:
-        raise SettingsError(f"version {old} comes after {after.version}; name the earlier version first")
+        raise SettingsError(f"version {before.version} comes after {after.version}; name the earlier version first")
     with _progress("comparing"):
         found = difference(before, after, catalog.log(wanted), limit=limit)
     if as_json:
@@ -328,6 +342,19 @@ def _catalog(place: Place) -> "Catalog":
     from infra.lake.catalog import Catalog
 
     return Catalog(_streams(place).lake)
+
+
+def _side(catalog: "Catalog", table: "Table", version: str | None, place: Place) -> "Snapshot":
+    """A side of a comparison: a version of the table by its number, or what a trained version has read of it."""
+    from schemas.errors import SettingsError
+
+    if version is None or version.isdecimal():
+        return catalog.open(table, None if version is None else int(version))
+    if not (version.startswith("v") and version[1:].isdecimal()):
+        raise SettingsError(f"{version} is no version: name a number of {table.path}, or a trained version such as v3")
+    from infra.lake.pinned import trained_on
+
+    return trained_on(catalog, table, version, place.data / "registry")
 
 
 def _streams(place: Place) -> "StreamSettings":

@@ -6,6 +6,8 @@ import typer
 
 from infra.cli.options import Bootstrap, Data, locate
 
+SHOWN_PLACES = 20
+
 app = typer.Typer(help="Create the topics on a broker, see what is on them, or move them.", no_args_is_help=True)
 
 
@@ -50,6 +52,13 @@ def describe(data: Data = None, bootstrap_servers: Bootstrap = None) -> None:
 @app.command(epilog="Example: thumbwheel topics copy --from 127.0.0.1:9092 --bootstrap-servers kafka-1:9092")
 def copy(
     source: Annotated[str, typer.Option("--from", metavar="HOST:PORT", help="The broker to copy from.")],
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Leave out messages whose headers no client can read (a name is not UTF-8), instead of stopping.",
+        ),
+    ] = False,
     data: Data = None,
     bootstrap_servers: Bootstrap = None,
 ) -> None:
@@ -70,6 +79,7 @@ def copy(
         copied = copy_log(
             KafkaConnection(bootstrap_servers=source),
             place.kafka,
+            skip_unreadable=skip_unreadable,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     grid = table("topic", "events", "padding", right=("events", "padding"), whole=("topic",))
@@ -77,6 +87,14 @@ def copy(
         grid.add_row(topic.topic, f"{topic.events:,}", f"{topic.padded:,}")
     out().print(grid)
     out().print(f"copied from {source} to {place.kafka.bootstrap_servers}; every event has the offset that it had")
+    for topic in copied:
+        if topic.skipped:
+            places = ", ".join(f"{partition}/{offset}" for partition, offset in topic.skipped[:SHOWN_PLACES])
+            more = f" and {len(topic.skipped) - SHOWN_PLACES:,} more" if len(topic.skipped) > SHOWN_PLACES else ""
+            err().print(
+                f"[yellow]note:[/] {len(topic.skipped):,} messages of {topic.topic} were left out, their headers can't"
+                f" be read: partition/offset {places}{more}"
+            )
 
 
 def kept(settings: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 
 from infra.demo.lake import Lake
 from infra.demo.progress import Progress
+from infra.local.headers import readable_headers
 from schemas import topics
 from schemas.connection import KafkaConnection
 from schemas.cycles import Cycle
@@ -66,8 +67,8 @@ class Watcher:
         if message.error() is not None:
             return
         progress = self.seen.progress
-        headers = cast(list[tuple[str, bytes | None]], message.headers() or [])
         try:
+            headers = cast(list[tuple[str, bytes | None]], readable_headers(message))
             if message.topic() == topics.CYCLES.name:
                 cycle = decode(Cycle, message.value(), headers)
                 progress = progress.heard(cycle.data, cycle.time)

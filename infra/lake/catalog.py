@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from infra.lake.commits import CommitLog, spans
 from schemas import tables
 from schemas.errors import SettingsError
+from schemas.storage import LakeRoot
 from schemas.tables import Table
 from streams.adapters.lake import arrow_schema
-from streams.adapters.storage import LakeRoot
 from streams.settings import StreamSettings
 
 TIME_COLUMNS = ("event_time", "judged_at", "queued_at", "scored_at", "estimated_at", "failed_at")
@@ -41,7 +41,7 @@ def time_column(table: Table) -> str | None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of one table."""
+    """One version of one table, open in its log."""
 
     table: Table
     handle: DeltaTable
@@ -162,8 +162,9 @@ class Catalog:
         if gone:
             readable = spans(log.readable(newest, self.root.client_options()))
             raise SettingsError(
-                f"version {version} of {table.path} can't be read any more: upkeep has removed its old files;"
-                f" these versions can: {readable or 'none'}"
+                f"version {version} of {table.path} can't be read any more: upkeep keeps a version's log and files for"
+                f" a while only (THUMBWHEEL_KEEP_LOG_MINUTES); these versions can: {readable or 'none'}. `tables diff`"
+                " also takes a trained version, v3, for the data that it has read"
             )
         return Snapshot(table, handle, self.root)
 

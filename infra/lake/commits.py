@@ -18,6 +18,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from streams.adapters.lake import FENCE
+
 LOG = "_delta_log"
 
 
@@ -163,7 +165,7 @@ def _commit(version: int, actions: list[dict[str, Any]]) -> Commit:
         operation=_operation(info),
         added=tuple(_file(f) for f in adds),
         removed=tuple(_file(f) for f in removes),
-        moves={a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a},
+        moves={a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a and a["txn"]["appId"] != FENCE},
         rewrites=bool(adds or removes) and not changes,
     )
 

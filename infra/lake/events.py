@@ -81,6 +81,7 @@ def _compared(draft: Compared, origin: Origin) -> Iterator[tuple[Topic, Event[Pa
         labeler=draft.rater or f"import:{origin.name}"[:200],
         seconds=draft.seconds,
     )
+    label = label.model_copy(update={"purposes": origin.purposes})
     yield topics.LABELS, label_cast(label, time=draft.time or origin.now, source=origin.source)
 
 

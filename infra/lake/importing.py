@@ -145,12 +145,14 @@ def _converted(
     """The events of one row, all or none, and what was redacted in it."""
     found: list[tuple[Topic, Event[Payload]]] = []
     redacted: Counter[str] = Counter()
+    purposes = mapping.purposes_of(row)
     for draft in _READERS[kind](row, mapping, now=undated.origin.now):
         clean = draft
         if redactor is not None:
             clean, kinds = redact(draft, redactor)
             redacted.update(kinds)
-        found += events(clean, undated.origin_of(clean))
+        origin = undated.origin_of(clean)
+        found += events(clean, origin if purposes is None else replace(origin, purposes=purposes))
     return found, redacted
 
 
@@ -175,10 +177,10 @@ class Undated:
 
 
 def check_purposes(kind: Kind, origin: Origin) -> None:
-    """Comparisons carry no purposes: they are made to be learned from. Raises `SettingsError`."""
+    """Of a whole file of comparisons without consent to training nothing would come. Raises `SettingsError`."""
     compares = kind in (Kind.PREFERENCE, Kind.LABEL_STUDIO)
     if compares and origin.purposes is not None and Purpose.TRAINING not in origin.purposes:
         raise SettingsError(
-            f"--purposes without training: rows of the format {kind} are judgements to learn from, and their events"
-            " carry no purposes; leave the file out, or ask the people"
+            f"--purposes without training: rows of the format {kind} are judgements to learn from, and nothing would"
+            " come of them; leave the file out, or ask the people"
         )

@@ -21,6 +21,9 @@ TOML or JSON, all of it optional:
     [time]
     format = "%d.%m.%Y %H:%M"     # as in strptime; without it ISO 8601, or Unix seconds or milliseconds
     zone = "Europe/Berlin"        # for times that name none
+
+A column `purposes` holds what the row's person agreed to: `training`, `labeling`, both with a comma or as a list, or
+`none`. Where it is empty, the import's own purposes hold.
 """
 
 import json
@@ -34,12 +37,13 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from infra.local.comparisons import BadRow
+from schemas.consent import Purpose, Purposes
 from schemas.errors import SettingsError
 from schemas.labels import Verdict
 
 Field = Literal[
     "prompt", "completion", "thumb", "user", "time", "model", "comment", "correction", "id",
-    "chosen", "rejected", "left", "right",
+    "chosen", "rejected", "left", "right", "purposes",
 ]  # fmt: skip
 Word = str | bool | int | float | None
 
@@ -127,6 +131,20 @@ class Mapping(_Part):
         if word in {_word(v) for v in self.thumb.down}:
             return False
         raise BadRow(f"the thumb {_shown(value)} is neither up nor down; name it in the mapping's [thumb]")
+
+    def purposes_of(self, row: AnyMapping[str, Any]) -> Purposes | None:
+        """What the row's person agreed to; None where it doesn't say. Raises `BadRow` for a purpose that is none."""
+        value = self.get(row, "purposes")
+        if value is None or value == "":
+            return None
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list):
+            raise BadRow(f"purposes {_shown(value)} are neither a text nor a list")
+        said = [_word(name) for name in names]
+        unknown = [name for name in said if name not in (*Purpose, "none")]
+        if unknown or ("none" in said and len(said) > 1):
+            raise BadRow(f"purposes {_shown(value)}: it is training, labeling, both with a comma, or none")
+        return tuple(purpose for purpose in Purpose if purpose in said)
 
     def verdict_of(self, choice: str) -> Verdict | None:
         """The verdict that a choice stands for, if it is one."""

@@ -9,6 +9,10 @@ compacted topic it stays, as tombstones that the next compaction takes.
     target: padding (deleted) ─► event, padding, event ... ─► the same end
 
 An interrupted copy is taken up where it ended.
+
+A message whose headers the client can't hand over (a header's name is not UTF-8) can't be copied as it is. The copy
+stops there and says so: a message with other headers would be another message. Told to, it pads such offsets, and
+reports them.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,10 +22,11 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from infra.local.headers import readable_headers
 from infra.local.topics import create_topics
 from schemas.connection import KafkaConnection
 from schemas.envelope import MAX_VALUE_BYTES
-from schemas.errors import BrokerUnavailable, SettingsError
+from schemas.errors import BrokerUnavailable, InvalidEvent, SettingsError, ThumbwheelError
 from schemas.topics import plan
 
 if TYPE_CHECKING:
@@ -32,24 +37,38 @@ TIMEOUT_SECONDS = 30.0
 CREATE_TIME = 1
 
 
+class UnreadableHeaders(ThumbwheelError):
+    """A message that can't be copied as it is."""
+
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
 @dataclass(frozen=True)
 class Copied:
-    """What was done for one topic. `padded` counts offsets that hold no event at the source any more."""
+    """What was done for one topic. `padded` counts offsets that hold no event, of which `skipped` had one.
+
+    They are known for the offsets that this call copied; an earlier call has told its own.
+    """
 
     topic: str
     events: int
     padded: int
+    skipped: tuple[Place, ...] = ()
 
 
 def copy_log(
     source: KafkaConnection,
     target: KafkaConnection,
     *,
+    skip_unreadable: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Copied]:
     """Copy every planned topic that the source has; `on_progress` hears offsets done and to do.
 
     Nobody may write to either side meanwhile. Raises `SettingsError` where the target holds something else already,
+    `UnreadableHeaders` at a message that can't be copied as it is (unless `skip_unreadable` leaves it out),
     `BrokerUnavailable` where one of them does not answer.
     """
     if source.bootstrap_servers == target.bootstrap_servers:
@@ -58,7 +77,7 @@ def copy_log(
     try:
         parts = _partitions(consumer)
         create_topics(target)
-        return _Copy(consumer, target, parts, on_progress).run()
+        return _Copy(consumer, target, parts, on_progress, skip_unreadable=skip_unreadable).run()
     except KafkaException as error:
         raise BrokerUnavailable(
             f"the copy stopped: {error.args[0].str()}; mend that and run the same command again, it goes on from there"
@@ -84,6 +103,8 @@ class _Copy:
         target: KafkaConnection,
         parts: dict[str, list[int]],
         on_progress: Callable[[int, int], None],
+        *,
+        skip_unreadable: bool,
     ) -> None:
         self._consumer, self._parts, self._on_progress = consumer, parts, on_progress
         self._producer = Producer(
@@ -94,6 +115,8 @@ class _Copy:
         self._reader = _reader(target)
         self._admin = AdminClient(dict[str, str | int | float | bool](target.client_config()))
         self._failure: str | None = None
+        self._skip_unreadable = skip_unreadable
+        self._skipped: dict[str, list[Place]] = {name: [] for name in parts}
         self._done = self._all = 0
 
     def run(self) -> list[Copied]:
@@ -106,7 +129,7 @@ class _Copy:
             events = self._copy(place, low, end)
             copied[place.topic][0] += events
             copied[place.topic][1] += end - events
-        return [Copied(name, events, padded) for name, (events, padded) in copied.items()]
+        return [Copied(name, events, padded, tuple(self._skipped[name])) for name, (events, padded) in copied.items()]
 
     def _copy(self, place: TopicPartition, low: int, end: int) -> int:
         """One partition; the number of events in it."""
@@ -119,12 +142,14 @@ class _Copy:
         at, events = have, 0
         for message in self._messages(place, low, end):
             offset = message.offset() or 0
+            if offset >= have:
+                headers = self._headers(place, offset, message)
+                if headers is None:
+                    continue
+                at = self._pad(place, at, offset)
+                self._send(place, offset, message, headers)
+                at += 1
             events += 1
-            if offset < have:
-                continue
-            at = self._pad(place, at, offset)
-            self._send(place, offset, message)
-            at += 1
             self._on_progress(self._done + at, self._all)
         self._pad(place, at, end)
         self._flush()
@@ -155,10 +180,25 @@ class _Copy:
             self._produce(place, offset, None, PADDING_KEY)
         return until
 
-    def _send(self, place: TopicPartition, offset: int, message: Message) -> None:
+    def _headers(self, place: TopicPartition, offset: int, message: Message) -> "HeadersType | None":
+        """The headers; None where the message is to be left out."""
+        try:
+            return readable_headers(message)
+        except InvalidEvent as error:
+            if not self._skip_unreadable:
+                self._flush()
+                raise UnreadableHeaders(
+                    f"the copy stopped at {place.topic}/{place.partition}, offset {offset}: {error.detail}, and no"
+                    " client reads such headers. What comes before is copied. Run the same command with"
+                    " --skip-unreadable to leave such messages out: their offsets stay empty, and are told"
+                ) from error
+            self._skipped[place.topic].append((place.partition or 0, offset))
+            return None
+
+    def _send(self, place: TopicPartition, offset: int, message: Message, headers: "HeadersType") -> None:
         kind, created = message.timestamp()
         timestamp = created if kind == CREATE_TIME else 0  # 0: now
-        self._produce(place, offset, message.value(), message.key(), headers=message.headers(), timestamp=timestamp)
+        self._produce(place, offset, message.value(), message.key(), headers=headers, timestamp=timestamp)
 
     def _produce(
         self,

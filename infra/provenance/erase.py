@@ -1,10 +1,14 @@
 """Erasing a person: their content out of every table and out of old table versions. `log` does the log's part.
 
-    footprint ─► plan on disk ─► bronze ─► gold ─► silver ─► again, until nothing is left ─► old table versions
-                 (resumed after a kill)    └ what others' rows lose is computed anew from bronze
+    footprint ─► plan on disk ─► bronze ─► fences ─► gold ─► silver ─► again, until nothing is left ─► old versions
+                 (resumed after a kill)              └ what others' rows lose is computed anew from bronze
 
-Bronze goes first, so that nothing can be derived from it again. A `refine` that runs meanwhile may still write what it
-had read before; therefore the tables are looked through again after a pause, until two looks in a row find nothing.
+Bronze goes first, so that nothing can be derived from it again. What a `refine` or a rebuild had read before, and would
+still write, the fences refuse (see `streams.adapters.lake`), on whichever machine it runs. What they wrote right before
+is found by looking again after a pause, until two looks in a row find nothing. Each look fences first, silver before
+gold: what is derived from silver may have been read from it between its fence and its deletion.
+
+Two erasures may run at once: what one computes anew from what the other deletes meanwhile is refused like a rebuild.
 
 Old table versions go by vacuum, and the commit files whose statistics quote values go with them: table versions from
 before the erasure can't be read any more, and cycles that pinned them can't be made again.
@@ -13,32 +17,33 @@ What a trained version made of a person's content stays in its weights. The repo
 them to retire is for people to decide.
 """
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from infra.provenance.deletion import delete_rows, forget_history
+from infra.provenance.deletion import delete_rows, forget_history, literal, within
 from infra.provenance.footprint import Footprint, Learned, footprint, learned
+from infra.provenance.renewal import UNREADABLE, renew
 from infra.provenance.sources import Sources
 from schemas import tables
 from schemas.errors import ThumbwheelError
 from schemas.ids import content_id
-from schemas.tables import PreferenceRow, RatingRow, ResponseRow, Table
-from streams.adapters.lake import LakeTable
-from streams.core.aggregation import rating_id
+from schemas.tables import Layer, Table
 from streams.core.conduct import BurstRule
-from streams.derive import Derivation, DerivedTables, rows_of
+from streams.derive import DerivedTables
 
 logger = logging.getLogger(__name__)
 
 PASSES = 10
+READ_ATTEMPTS = 5
 COLLAPSING = 2
 """In so many passes earlier revisions go, whatever they say: what a live refine appends later is of its own making."""
-IDS_PER_STATEMENT = 500
+FENCED = (tables.RESPONSES, tables.RATINGS, tables.PREFERENCES, tables.ANNOTATORS, tables.LABEL_QUEUE)
+"""What is derived, each after that which it is derived from. (Scores are ids and numbers, of the trainer.)"""
 Progress = Callable[[str], None]
 
 
@@ -60,6 +65,10 @@ class Erased:
     def add(self, table: Table, rows: int) -> None:
         if rows:
             self.rows[table.path] = self.rows.get(table.path, 0) + rows
+
+    def add_renewed(self, table: Table, rows: int) -> None:
+        if rows:
+            self.renewed[table.path] = self.renewed.get(table.path, 0) + rows
 
 
 def erase(
@@ -90,8 +99,7 @@ def erase(
             time.sleep(pause_seconds)
         report.passes += 1
         progress(f"erasing, pass {report.passes}")
-        sources.refresh()
-        plan = _union(plan, footprint(sources, user))
+        plan = _union(plan, _footprint(sources, user))
         _write_plan(plans, plan)
         quiet = 0 if _pass(sources, plan, report, burst) else quiet + 1
     progress("removing old table versions")
@@ -102,7 +110,8 @@ def erase(
     sources.close()
     report.found = plan
     report.samples = _forget_samples(sources, plan)
-    _plan_file(plans, user).unlink(missing_ok=True)
+    for file in (_plan_file(plans, user), *plans.glob(f"{_plan_file(plans, user).stem}.*.part")):
+        file.unlink(missing_ok=True)
     return report
 
 
@@ -113,7 +122,7 @@ def unfinished(plans: Path) -> list[str]:
 
 def _plan(sources: Sources, user: str, plans: Path) -> Footprint:
     """What is there now, and what a plan that was cut off knew: rows may be gone that led to others."""
-    found = footprint(sources, user)
+    found = _footprint(sources, user)
     file = _plan_file(plans, user)
     if file.is_file():
         found = _union(Footprint.model_validate_json(file.read_text(encoding="utf-8")), found)
@@ -121,16 +130,30 @@ def _plan(sources: Sources, user: str, plans: Path) -> Footprint:
     return found
 
 
+def _footprint(sources: Sources, user: str) -> Footprint:
+    """As of now; another erasure may remove files while they are read."""
+    for attempt in range(READ_ATTEMPTS):
+        sources.refresh()
+        try:
+            return footprint(sources, user)
+        except UNREADABLE:
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+            time.sleep(0.1 * (attempt + 1))
+    raise AssertionError("the last attempt either returns or raises")
+
+
 def _write_plan(plans: Path, plan: Footprint) -> None:
     plans.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = _plan_file(plans, plan.user)
-    temporary = file.with_suffix(".part")
+    temporary = file.with_suffix(f".{os.getpid()}.part")  # the same person may be erased twice at once
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as out:
         out.write(plan.model_dump_json())
         out.flush()
         os.fsync(out.fileno())
-    temporary.replace(file)
+    with contextlib.suppress(FileNotFoundError):  # the other one has just come to its end, and cleared up
+        temporary.replace(file)
 
 
 def _plan_file(plans: Path, user: str) -> Path:
@@ -147,99 +170,51 @@ def _union(first: Footprint, second: Footprint) -> Footprint:
 def _pass(sources: Sources, plan: Footprint, report: Erased, burst: BurstRule | None) -> bool:
     """One pass over all tables; whether anything had to be changed."""
     before = sum(report.rows.values()) + sum(report.renewed.values())
-    for table, conditions in _doomed(plan):
-        opened = sources.table(table)
-        if opened is not None:
-            for predicate in conditions:
-                report.add(table, _delete(sources, table, predicate))
-    _renew(sources, plan, report, burst)
+    doomed = [(table, conditions) for table, conditions in _doomed(plan) if sources.table(table) is not None]
+    bronze, rest = ([(t, c) for t, c in doomed if (t.layer is Layer.BRONZE) == first] for first in (True, False))
+    _delete_all(sources, bronze, report)
+    for table in filter(None, map(sources.table, FENCED)):
+        table.fence()
+    _delete_all(sources, rest, report)
+    derived = _derived(sources)
+    if derived is not None:
+        for change in renew(sources.root, derived, plan, burst=burst, collapse=report.passes <= COLLAPSING):
+            report.add(change.table, change.deleted)
+            report.add_renewed(change.table, change.written)
     return sum(report.rows.values()) + sum(report.renewed.values()) > before
+
+
+def _delete_all(sources: Sources, doomed: Iterable[tuple[Table, list[str]]], report: Erased) -> None:
+    for table, conditions in doomed:
+        for predicate in conditions:
+            report.add(table, delete_rows(sources.root, table, predicate))
 
 
 def _doomed(plan: Footprint) -> Iterable[tuple[Table, list[str]]]:
     """Predicates by table, in the order in which they must be carried out."""
-    mine, user = plan.responses, _literal(plan.user)
-    yield tables.OUTPUTS, [f"user_id = {user}", *_within("response_id", mine)]
+    mine, user = plan.responses, literal(plan.user)
+    yield tables.OUTPUTS, [f"user_id = {user}", *within("response_id", mine)]
     yield (
         tables.FEEDBACK,
-        [f"user_id = {user}", *_within("response_id", mine), *_within("event_id", plan.feedback_events)],
+        [f"user_id = {user}", *within("response_id", mine), *within("event_id", plan.feedback_events)],
     )
-    yield tables.LABELS, [f"labeler_id = {user}", *_within("event_id", plan.label_events)]
-    yield tables.DEAD_LETTERS, list(_within("dead_letter_id", plan.dead_letters))
-    yield tables.LABEL_QUEUE, list(_within("task_id", plan.tasks))
-    yield tables.SCORES, list(_within("response_id", mine))
-    yield tables.ANNOTATORS, list(_within("rater_id", plan.annotators))
-    yield tables.RATINGS, [f"rater_id = {user}", *_within("response_id", mine), *_within("rating_id", plan.judgements)]
+    yield tables.LABELS, [f"labeler_id = {user}", *within("event_id", plan.label_events)]
+    yield tables.DEAD_LETTERS, list(within("dead_letter_id", plan.dead_letters))
+    yield tables.LABEL_QUEUE, list(within("task_id", plan.tasks))
+    yield tables.SCORES, list(within("response_id", mine))
+    yield tables.ANNOTATORS, list(within("rater_id", plan.annotators))
+    yield tables.RATINGS, [f"rater_id = {user}", *within("response_id", mine), *within("rating_id", plan.judgements)]
     yield (
         tables.PREFERENCES,
         [
             f"rater_id = {user}",
-            *_within("chosen_response_id", mine),
-            *_within("rejected_response_id", mine),
-            *_within("preference_id", plan.judgements),
-            *_within("prompt_id", plan.prompts),
+            *within("chosen_response_id", mine),
+            *within("rejected_response_id", mine),
+            *within("preference_id", plan.judgements),
+            *within("prompt_id", plan.prompts),
         ],
     )
-    yield tables.RESPONSES, [f"user_id = {user}", *_within("response_id", mine)]
-
-
-def _renew(sources: Sources, plan: Footprint, report: Erased, burst: BurstRule | None) -> None:
-    """Other people's rows that the person had a part in: all revisions go, and what is left of them is written."""
-    derived = _derived(sources)
-    if derived is None:
-        return
-    derivation = Derivation(derived, burst=burst)
-    for table in (*derived.bronze, *derived.derived):
-        table.refresh()
-    responses = derivation.responses(plan.touched)
-    _replace(sources, derived.responses, plan.touched, responses, ResponseRow, report)
-    current = derived.ratings.rows_by("response_id", plan.touched)
-    judged = derivation.with_repeats(responses.values(), current)
-    ids = sorted({rating_id(i) for i in (*plan.touched, *judged)})
-    _replace(sources, derived.ratings, ids, derivation.ratings(judged.values()), RatingRow, report)
-    prompts = {row.prompt_id for row in responses.values()} | set(plan.shared_prompts)
-    derived.responses.refresh()
-    silver = rows_of(ResponseRow, derived.responses.rows_by("prompt_id", prompts), lambda r: r.response_id)
-    wanted = derivation.preferences(prompts, silver.values())
-    paired = derived.preferences.rows_by("prompt_id", prompts).get_column("preference_id").to_list()
-    _replace(sources, derived.preferences, sorted({*paired, *wanted}), wanted, PreferenceRow, report)
-
-
-def _replace(
-    sources: Sources, table: LakeTable, ids: Sequence[str], wanted: dict[str, Any], kind: type[Any], report: Erased
-) -> None:
-    """Where an id's stored rows are anything but the one row wanted, put that in their place.
-
-    Its revision goes on from the highest there was, so that whoever read an earlier one sees that it changed.
-    """
-    if not ids:
-        return
-    key = table.table.key
-    stored: dict[str, list[Any]] = {}
-    for row in table.rows_by(key, ids).sort("revision").iter_rows(named=True):
-        model = kind.model_validate(row, extra="ignore")
-        stored.setdefault(row[key], []).append(model)
-    renewed: list[Any] = []
-    stale: list[str] = []
-    for row_id in sorted({*stored, *wanted}):
-        rows, row = stored.get(row_id, []), wanted.get(row_id)
-        if row is not None and rows and _same(rows[-1], row) and (len(rows) == 1 or report.passes > COLLAPSING):
-            continue
-        if rows:
-            stale.append(row_id)
-        if row is not None:
-            last = max((r.revision for r in rows), default=0)
-            renewed.append(row.model_copy(update={"revision": last + 1}))
-    for predicate in _within(key, stale):
-        report.add(table.table, _delete(sources, table.table, predicate))
-        table.refresh()
-    if renewed:
-        table.append(table.arrow([row.model_dump() for row in renewed]), {})
-        report.renewed[table.table.path] = report.renewed.get(table.table.path, 0) + len(renewed)
-
-
-def _same(stored: Any, wanted: Any) -> bool:
-    return stored == wanted.model_copy(update={"revision": stored.revision})
+    yield tables.RESPONSES, [f"user_id = {user}", *within("response_id", mine)]
 
 
 def _derived(sources: Sources) -> DerivedTables | None:
@@ -247,22 +222,6 @@ def _derived(sources: Sources) -> DerivedTables | None:
     opened = [sources.table(table) for table in named]
     found = [table for table in opened if table is not None]
     return DerivedTables(*found) if len(found) == len(named) else None
-
-
-def _delete(sources: Sources, table: Table, predicate: str) -> int:
-    return delete_rows(sources.root, table, predicate)
-
-
-def _within(column: str, ids: Sequence[str]) -> Iterable[str]:
-    """`column IN (...)`, a bounded number of ids at a time."""
-    for start in range(0, len(ids), IDS_PER_STATEMENT):
-        listed = ", ".join(map(_literal, ids[start : start + IDS_PER_STATEMENT]))
-        yield f"{column} IN ({listed})"
-
-
-def _literal(text: str) -> str:
-    """A string literal of SQL: quotes doubled, nothing else is special."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _forget_samples(sources: Sources, plan: Footprint) -> int:

@@ -9,9 +9,9 @@ from deltalake import DeltaTable
 
 from schemas import tables
 from schemas.errors import CorruptAdapter
+from schemas.storage import LakeRoot
 from schemas.tables import Table
 from streams.adapters.lake import LakeTable, open_table
-from streams.adapters.storage import LakeRoot
 from trainer.adapters.registry import Registry
 from trainer.core.evidence import Evidence
 from trainer.records import VersionRecord

@@ -43,6 +43,7 @@ def answer(task: LabelTask, taste: Taste, *, noise: float, seed: int) -> Label:
         right=task.right,
         seconds_taken=round(rng.uniform(2, 9), 1),
         origin="simulated",
+        purposes=task.purposes,
     )
 
 

@@ -5,8 +5,8 @@
  *                │                        └ no answer, 429, 5xx: wait (back-off, Retry-After), then go on
  *                └ the page is left: sendBeacon to /v1/feedback/batch; an item leaves the queue only when answered
  *
- * Every item has an id that makes it count once, however often it is sent. Importing this sends what an earlier page
- * left waiting.
+ * Every item has an id that makes it count once, however often it is sent, and says when it was given: what waited keeps
+ * its place among what others said. Importing this sends what an earlier page left waiting.
  */
 
 const PREFIX = "thumbwheel.item.";
@@ -203,7 +203,7 @@ function put(id, item) {
   for (const each of ids().reverse()) {
     count += 1;
     characters += read(PREFIX + each)?.length ?? 0;
-    const tooOld = Date.now() - parseInt(each.slice(0, 8) + each.slice(9, 13), 16) > LIMITS.age;
+    const tooOld = Date.now() - momentOf(each) > LIMITS.age;
     if (!tooOld && count <= LIMITS.items && characters <= LIMITS.characters) continue;
     remove(each); // the newest are kept
     settle(each, { status: "dropped", code: tooOld ? "too_old" : "queue_full" });
@@ -237,7 +237,7 @@ function remove(id) {
 function parse(id) {
   try {
     const { url, body } = JSON.parse(read(PREFIX + id));
-    return { url, body: { ...body, id } };
+    return { url, body: { ...body, id, occurred_at: new Date(momentOf(id)).toISOString() } };
   } catch {
     return null; // not ours, or cut off
   }
@@ -251,6 +251,11 @@ function uuid7() {
   chance[2] = 0x80 | (chance[2] & 0x3f);
   const hex = clock.toString(16).padStart(12, "0") + [...chance].map((b) => b.toString(16).padStart(2, "0")).join("");
   return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
+}
+
+/** When an item was made, in Unix milliseconds; NaN for an id that is not ours. */
+function momentOf(id) {
+  return parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
 }
 
 function thumb(name) {

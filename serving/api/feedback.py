@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -30,6 +31,7 @@ from serving.api.refusals import answer_to, count_refusal, refusal_body
 from serving.core import replies
 from serving.core.access import Caller
 from serving.core.errors import AccessRefused, EventTooLarge
+from serving.core.moments import moment_of
 from serving.core.records import BatchRequest, FeedbackRequest
 from serving.core.terms import Terms, terms_of
 from serving.core.wire import RequestRefused, parse, refused_by
@@ -83,15 +85,14 @@ class FeedbackEndpoint:
             gateway.gatekeeper.check_origin(asking)
         terms = _terms(gateway, said, caller, token)
         key, traceparent = headers.get(b"idempotency-key"), scope["state"]["traceparent"]
-        event_id = _event_id(said.id, None if key is None else key.decode("latin-1"))
+        given_id = _given_id(said.id, None if key is None else key.decode("latin-1"))
         if gateway.redaction.takes_long(len(said.text or "")):
-            taken = await asyncio.to_thread(_taken, gateway, said, terms, event_id, traceparent)
+            taken = await asyncio.to_thread(_taken, gateway, said, terms, given_id, traceparent)
         else:
-            taken = _taken(gateway, said, terms, event_id, traceparent)
+            taken = _taken(gateway, said, terms, given_id, traceparent)
         await gateway.feedback.publish_acknowledged(FEEDBACK, taken.event, gateway.feedback_timeout_seconds)
-        if logger.isEnabledFor(
-            logging.DEBUG
-        ):  # a line for each would cost a third of the whole; the event is on the log
+        # A line for each would cost a third of the whole; the event is on the log.
+        if logger.isEnabledFor(logging.DEBUG):
             ids = {"event_id": taken.event.id, "response_id": terms.response_id, "kind": said.kind.value}
             logger.debug("feedback recorded", extra=ids | {"request_id": scope["state"]["request_id"]})
         return taken
@@ -128,7 +129,7 @@ def _item(gateway: Gateway, item: object, caller: Caller, traceparent: str) -> T
     try:
         said = parse(FeedbackRequest, json.dumps(item).encode())
         terms = _terms(gateway, said, caller, said.token)
-        return _taken(gateway, said, terms, _event_id(said.id, None), traceparent)
+        return _taken(gateway, said, terms, said.id, traceparent)
     except (RequestRefused, AccessRefused) as refused:
         return refused
 
@@ -138,9 +139,10 @@ def _terms(gateway: Gateway, said: FeedbackRequest, caller: Caller, token: str |
     return terms_of(said, caller, grant, default=gateway.default_purposes)
 
 
-def _taken(gateway: Gateway, said: FeedbackRequest, terms: Terms, id: str, traceparent: str) -> Taken:
-    """The event, without personal data; raises `RequestRefused` where it got too long by that."""
+def _taken(gateway: Gateway, said: FeedbackRequest, terms: Terms, given_id: str | None, traceparent: str) -> Taken:
+    """The event, without personal data; raises `RequestRefused` where it got too long by that, or is too old."""
     redaction = gateway.redaction
+    time = moment_of(said.occurred_at, datetime.now(UTC), oldest=gateway.oldest_feedback)
     try:
         payload = Feedback(
             response_id=terms.response_id,
@@ -153,13 +155,15 @@ def _taken(gateway: Gateway, said: FeedbackRequest, terms: Terms, id: str, trace
         )
     except ValidationError as error:
         raise refused_by(error) from error
-    return Taken(id, new_event(payload, source=SOURCE, id=redaction.event_id(id), traceparent=traceparent))
+    event_id = new_event_id() if given_id is None else redaction.event_id(given_id)
+    event = new_event(payload, source=SOURCE, id=event_id, time=time, traceparent=traceparent)
+    return Taken(given_id or event_id, event)
 
 
-def _event_id(in_body: str | None, in_header: str | None) -> str:
-    """The id under which a retry counts once; raises `RequestRefused` where two were given."""
+def _given_id(in_body: str | None, in_header: str | None) -> str | None:
+    """The id under which a retry counts once, if there is one; raises `RequestRefused` where two were given."""
     if in_header is not None and not 1 <= len(in_header) <= 200:
         raise RequestRefused("Idempotency-Key must have 1 to 200 characters", code="invalid_value")
     if in_body and in_header and in_body != in_header:
         raise RequestRefused("id and Idempotency-Key differ; send one of them", code="invalid_value", param="id")
-    return in_body or in_header or new_event_id()
+    return in_body or in_header

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from starlette.requests import Request
@@ -74,6 +75,7 @@ class Gateway:
     pin_rejected: bool
     max_body_bytes: int
     feedback_timeout_seconds: float
+    oldest_feedback: timedelta
     started_at: int
     """Unix seconds."""
 

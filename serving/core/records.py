@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from schemas.consent import Purposes
 from schemas.feedback import NEEDS_TEXT, FeedbackKind
@@ -58,7 +58,8 @@ class OutputRequest(ClosedRequest):
 class FeedbackRequest(ClosedRequest):
     """The body of `POST /v1/feedback`. `id` makes a retry count once; the header Idempotency-Key does the same.
 
-    With a `token` it may leave `response_id` out.
+    With a `token` it may leave `response_id` out. `occurred_at` is when it was said, in RFC 3339 with a zone, where
+    that is not now: what waited while a client was offline keeps its place (see `moments.moment_of`).
     """
 
     response_id: Annotated[str, Field(pattern=RESPONSE_ID_PATTERN)] | None = None
@@ -67,6 +68,7 @@ class FeedbackRequest(ClosedRequest):
     user: Identifier | None = None
     id: Identifier | None = None
     purposes: Annotated[Purposes, Field(max_length=16)] | None = None
+    occurred_at: AwareDatetime | None = None
     token: Annotated[str | None, Field(min_length=1, max_length=4096, repr=False)] = None
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ between a table's watermark and bronze are simply read again.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import polars as pl
@@ -20,10 +21,14 @@ from schemas.outputs import Output
 from schemas.topics import Topic
 from streams.adapters.dead_letters import source
 from streams.adapters.lake import LakeTable, Move
+from streams.core.clocks import happened_at
 from streams.core.evidence import Given, Said
 from streams.core.pairing import Cast
 
 M = TypeVar("M", bound=BaseModel)
+
+HAPPENED_AT = pl.min_horizontal("event_time", "ingested_at")
+"""`happened_at` on the columns of a bronze table."""
 
 
 @dataclass
@@ -107,7 +112,7 @@ def given(frame: pl.DataFrame) -> dict[str, list[Given]]:
     found: dict[str, list[Given]] = {}
     for row in frame.iter_rows(named=True):
         output = Output.model_validate(row, extra="ignore")
-        found.setdefault(output.response_id, []).append(Given(row["event_id"], row["event_time"], output))
+        found.setdefault(output.response_id, []).append(Given(row["event_id"], _happened_at(row), output))
     return found
 
 
@@ -116,7 +121,8 @@ def said(frame: pl.DataFrame) -> dict[str, list[Said]]:
     found: dict[str, list[Said]] = {}
     for row in frame.iter_rows(named=True):
         feedback = Feedback.model_validate(row, extra="ignore")
-        found.setdefault(feedback.response_id, []).append(Said(row["event_id"], row["event_time"], feedback))
+        said = Said(row["event_id"], _happened_at(row), feedback, stated=row["event_time"])
+        found.setdefault(feedback.response_id, []).append(said)
     return found
 
 
@@ -125,8 +131,13 @@ def cast(frame: pl.DataFrame) -> dict[str, list[Cast]]:
     found: dict[str, list[Cast]] = {}
     for row in frame.iter_rows(named=True):
         label = Label.model_validate(row, extra="ignore")
-        found.setdefault(label.prompt_id, []).append(Cast(row["event_id"], row["event_time"], label))
+        cast = Cast(row["event_id"], _happened_at(row), label, stated=row["event_time"])
+        found.setdefault(label.prompt_id, []).append(cast)
     return found
+
+
+def _happened_at(row: Mapping[str, Any]) -> datetime:
+    return happened_at(row["event_time"], row["ingested_at"])
 
 
 def event(table: tables.Table, row: Mapping[str, Any]) -> Event[Any]:

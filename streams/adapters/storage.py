@@ -1,54 +1,5 @@
-"""Where the lake lies: a folder on this machine, or a bucket of an S3-compatible store.
+"""Where the lake lies: see `schemas.storage`."""
 
-What writers need to keep out of each other's way is one thing: that of two who create the same log entry, one is told
-that it came second. A file system does it by linking, a store by conditional put (`If-None-Match: *`), which AWS,
-MinIO, Ceph, R2 and others have; deltalake asks for it with `aws_conditional_put=etag`. A store without it can't hold a
-table that two processes write: `aws_conditional_put=disabled` is for one writer a table, at the operator's risk.
-https://delta-io.github.io/delta-rs/usage/writing/writing-to-s3-with-locking-provider/
-"""
+from schemas.storage import LakeRoot
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
-
-CONDITIONAL_PUT = {"aws_conditional_put": "etag"}
-_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class LakeRoot:
-    """The folder or `s3://bucket/prefix` below which the tables lie, and what a client must know to reach it.
-
-    Credentials, region and endpoint come from the usual `AWS_*` variables, which both clients (deltalake, polars)
-    read by themselves; `options` say what those can't, and win. They may hold secrets, so they are never shown.
-    """
-
-    uri: str
-    options: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, hash=False)
-
-    @classmethod
-    def of(cls, root: "Path | str | LakeRoot", options: Mapping[str, str] = _NO_OPTIONS) -> "LakeRoot":
-        """From whatever names a root; `options` are the client's, by deltalake's names."""
-        if isinstance(root, LakeRoot):
-            return root
-        uri = str(root).rstrip("/") or "/"
-        if not uri.startswith("s3://"):
-            return cls(uri.removeprefix("file://"), MappingProxyType(dict(options)))
-        return cls(uri, MappingProxyType({**CONDITIONAL_PUT, **{n.lower(): v for n, v in options.items()}}))
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder on this machine; None for a store."""
-        return None if "://" in self.uri else Path(self.uri)
-
-    def at(self, path: str) -> str:
-        """The address of what lies at `path` below the root."""
-        return f"{self.uri}/{path}"
-
-    def client_options(self) -> dict[str, str] | None:
-        """The options as both clients take them; None for a folder."""
-        return None if self.folder is not None else dict(self.options)
-
-    def __str__(self) -> str:
-        return self.uri
+__all__ = ["LakeRoot"]

@@ -1,6 +1,6 @@
 """How raters behave: who judges faster than anybody reads, and who says the same of the same text again.
 
-Both rules look at events' own times and contents, so they give the same verdict in any order of arrival.
+Both rules look at when events happened and what they say, so they give the same verdict in any order of arrival.
 """
 
 from collections import defaultdict, deque

@@ -1,8 +1,9 @@
-"""Which events count: each once, by its own time, from the right tenant, and only for what was agreed to.
+"""Which events count: each once, when it happened, from the right tenant, and only for what was agreed to.
 
 Rules, each a function of the *set* of events, so that order of arrival, repeats and restarts change nothing:
 
-- One event id is one event. Where two contents share an id, the earliest by its own time counts (ties: by content).
+- An event's time is what it says, but never later than ingest took it in (`clocks.happened_at`).
+- One event id is one event. Where two contents share an id, the earliest counts (ties: by content).
 - The same thing said again by the same user within seconds, under another id, is a client's double click or its
   retry, and counts once (`without_copies`).
 - What a caller of another tenant says of an answer is not about that answer (`belongs`).
@@ -37,11 +38,12 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One thing that was said of an answer."""
+    """One thing that was said of an answer. `stated` is what the event itself says of its time, if that differs."""
 
     event_id: str
     time: datetime
     feedback: Feedback
+    stated: datetime | None = None
 
 
 def first_given(given: Iterable[Given]) -> Given | None:
@@ -50,13 +52,14 @@ def first_given(given: Iterable[Given]) -> Given | None:
 
 
 def in_order(said: Iterable[Said]) -> list[Said]:
-    """Each event once, by its own time; ties are broken by the event id, so that the order is total."""
+    """Each event once, in order of time; what a wrong clock puts at one time by what it says itself, and other ties by
+    the event id, so that the order is total."""
     once: dict[str, Said] = {}
     for event in said:
         known = once.setdefault(event.event_id, event)
         if known is not event and (event.time, _content(event)) < (known.time, _content(known)):
             once[event.event_id] = event
-    return sorted(once.values(), key=lambda s: (s.time, s.event_id))
+    return sorted(once.values(), key=lambda s: (s.time, s.stated or s.time, s.event_id))
 
 
 def without_copies(events: Iterable[Said]) -> list[Said]:

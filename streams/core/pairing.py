@@ -20,12 +20,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from schemas.consent import Purpose, permits
 from schemas.ids import content_id
 from schemas.labels import Label, Verdict
 from schemas.preferences import PreferenceSource
 from schemas.tables import PreferenceRow, ResponseRow
 from streams.core.aggregation import evidence_of, rateable, usable, weight_of
 from streams.core.conduct import duplicates
+from streams.core.selection import task_id
 
 MAX_PAIRS_PER_RESPONSE = 3
 """Pairs that share an answer are not independent evidence; a few of them suffice (InstructGPT, section 3.4, trains
@@ -45,11 +47,12 @@ WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """One label event."""
+    """One label event. `stated` is what the event itself says of its time, if that differs."""
 
     event_id: str
     time: datetime
     label: Label
+    stated: datetime | None = None
 
 
 def pairs(responses: Iterable[ResponseRow], labels: Iterable[Cast]) -> dict[str, PreferenceRow]:
@@ -189,12 +192,10 @@ def _corrected(responses: Iterable[ResponseRow]) -> list[PreferenceRow]:
 
 def _decided(labels: Iterable[Cast], responses: Mapping[str, ResponseRow]) -> list[PreferenceRow]:
     """The decisions on the prompt's tasks. The labels are the labelers' own, but not the texts: where one side is an
-    answer that must not be learned from, or the two are of different tenants, there is no pair."""
-    tasks: dict[str, list[Cast]] = defaultdict(list)
-    for cast in in_order(labels):
-        tasks[cast.label.task_id].append(cast)
+    answer that must not be learned from, or the two are of different tenants, there is no pair. (What a label says
+    itself of the use of its texts holds for that label: see `votes_on`.)"""
     found: list[PreferenceRow] = []
-    for _, casts in sorted(tasks.items()):
+    for casts in _questions(labels):
         shown = [responses[i] for i in sorted(served(casts)) if i in responses]
         tenants = {row.tenant for row in shown}
         decision = _decision(casts, tenant=min(tenants, key=str, default=None))
@@ -203,9 +204,21 @@ def _decided(labels: Iterable[Cast], responses: Mapping[str, ResponseRow]) -> li
     return found
 
 
+def _questions(labels: Iterable[Cast]) -> list[list[Cast]]:
+    """The labels by what they are about, each group in order of time. Tasks on the same two texts are one question,
+    however often it was asked; a label on other texts than the first of its task is on none."""
+    firsts: dict[str, frozenset[str]] = {}
+    found: dict[frozenset[str], list[Cast]] = defaultdict(list)
+    for cast in in_order(labels):
+        texts = _texts(cast.label)
+        if firsts.setdefault(cast.label.task_id, texts) == texts:
+            found[texts].append(cast)
+    return [casts for _, casts in sorted(found.items(), key=lambda item: sorted(item[0]))]
+
+
 def in_order(labels: Iterable[Cast]) -> list[Cast]:
     """Each label event once (of two contents under one id the earliest, ties by content), in order of time."""
-    ordered = sorted(labels, key=lambda c: (c.time, c.event_id, c.label.model_dump_json()))
+    ordered = sorted(labels, key=lambda c: (c.time, c.stated or c.time, c.event_id, c.label.model_dump_json()))
     once: dict[str, Cast] = {}
     for cast in ordered:
         once.setdefault(cast.event_id, cast)
@@ -214,10 +227,15 @@ def in_order(labels: Iterable[Cast]) -> list[Cast]:
 
 def votes_on(casts: Iterable[Cast]) -> dict[str, Cast]:
     """The latest label of each labeler on one task, in order of time; labels on other texts than the first are not
-    on this task."""
+    on this task.
+
+    One that must not be learned from takes back the labeler's earlier one and is no vote, as it is with thumbs
+    (`aggregation.standing`).
+    """
     ordered = in_order(casts)
     texts = _texts(ordered[0].label) if ordered else frozenset[str]()
-    return {c.label.labeler_id: c for c in ordered if _texts(c.label) == texts}
+    latest = {c.label.labeler_id: c for c in ordered if _texts(c.label) == texts}
+    return {who: c for who, c in latest.items() if permits(c.label.purposes, Purpose.TRAINING)}
 
 
 def served(casts: Iterable[Cast]) -> set[str]:
@@ -233,7 +251,7 @@ def winner(label: Label) -> str | None:
 
 
 def _decision(casts: Sequence[Cast], *, tenant: str | None) -> PreferenceRow | None:
-    """What the labels of one task come to; None where no side has more votes than the rest.
+    """What the labels on one question come to; None where no side has more votes than the rest.
 
     Each labeler has one vote, the latest. Sides may have been shuffled for each labeler, so votes count by text.
     A tie and "both bad" are votes for neither side; a skip is none. It weighs by how far the winner is ahead of the
@@ -261,7 +279,7 @@ def _labelled(cast: Cast, *, agreement: float, evidence: tuple[str, ...], tenant
     won_left = label.verdict is Verdict.LEFT
     chosen, rejected = (label.left, label.right) if won_left else (label.right, label.left)
     return PreferenceRow(
-        preference_id=content_id("label", label.prompt_id, label.task_id),
+        preference_id=content_id("label", label.prompt_id, task_id(label.prompt_id, _texts(label))),
         revision=1,
         prompt_id=label.prompt_id,
         prompt=label.prompt,

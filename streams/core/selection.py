@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from schemas.consent import EVERY_PURPOSE, permits
+from schemas.consent import EVERY_PURPOSE, common, permits
 from schemas.ids import content_id
 from schemas.labels import Candidate, LabelTask
 from schemas.tables import ResponseRow, ScoreRow
@@ -39,6 +39,8 @@ class SelectionPlan:
     seed: int = 0
     shadow_share: float = 0.5
     """At most this share of the places that are not random goes first to answers and their shadows."""
+    gold_share: float = 0.05
+    """So many gold questions come to the tasks, as a share of their number (`streams.core.gold`)."""
 
     @property
     def at_random(self) -> int:
@@ -77,7 +79,7 @@ def select(
     chosen = {c.task_id for c in preferred}
     others = [c for c in ranked if c.task_id not in chosen]
     top, rest = preferred + others[: cut - len(preferred)], others[cut - len(preferred) :]
-    drawn = sorted(rest, key=lambda c: _draw(plan.seed, c.reward_model, c.task_id))[: plan.at_random]
+    drawn = sorted(rest, key=lambda c: draw(plan.seed, c.reward_model, c.task_id))[: plan.at_random]
     share = len(drawn) / len(rest) if rest else 1.0
     uncertain = [_task(c, "uncertain", 1.0, seed=plan.seed) for c in top]
     return uncertain + [_task(c, "random", share, seed=plan.seed) for c in drawn]
@@ -91,7 +93,7 @@ def comparisons(scores: Iterable[ScoreRow], responses: Mapping[str, ResponseRow]
             prompts[score.prompt_id].append(score)
     found: dict[str, Comparison] = {}
     for group in prompts.values():
-        answers = sorted(group, key=lambda s: _draw(0, s.response_id))[:MAX_ANSWERS_PER_PROMPT]
+        answers = sorted(group, key=lambda s: draw(0, s.response_id))[:MAX_ANSWERS_PER_PROMPT]
         for a, b in combinations(answers, 2):
             compared = _compare(a, b, responses)
             if compared is not None:
@@ -128,29 +130,33 @@ def _compare(a: ScoreRow, b: ScoreRow, responses: Mapping[str, ResponseRow]) -> 
 
 
 def _task(compared: Comparison, reason: str, probability: float, *, seed: int) -> LabelTask:
-    sides = [_candidate(compared.first), _candidate(compared.second)]
-    if _draw(seed, "sides", compared.task_id)[0] & 1:
-        sides.reverse()
+    left, right = shuffled(_candidate(compared.first), _candidate(compared.second), compared.task_id, seed=seed)
     return LabelTask.model_validate(
         {
             "task_id": compared.task_id,
             "prompt_id": compared.first.prompt_id,
             "prompt": compared.first.prompt,
-            "left": sides[0],
-            "right": sides[1],
+            "left": left,
+            "right": right,
             "reason": reason,
             "uncertainty": compared.uncertainty,
             "selection_probability": probability,
             "reward_model": compared.reward_model,
+            "purposes": common((compared.first.purposes, compared.second.purposes)),
         }
     )
+
+
+def shuffled(one: Candidate, other: Candidate, task: str, *, seed: int) -> tuple[Candidate, Candidate]:
+    """The sides of a task, by a draw: which answer is on which says nothing."""
+    return (other, one) if draw(seed, "sides", task)[0] & 1 else (one, other)
 
 
 def _candidate(row: ResponseRow) -> Candidate:
     return Candidate(completion=row.completion, response_id=row.response_id, version=row.version)
 
 
-def _draw(seed: int, *parts: str) -> bytes:
+def draw(seed: int, *parts: str) -> bytes:
     """A number drawn by content and seed: a repeated batch makes the same choices."""
     return hashlib.blake2b("\0".join((str(seed), *parts)).encode(), digest_size=8).digest()
 

@@ -85,6 +85,14 @@ LATER_REVISIONS: tuple[tuple[int, Payload], ...] = (
         versions=("v1", "v1"), **DETAILS,
     )),
     (2, Audit(actor="cli:ada", action="key_rotation", target="key-1")),
+    (2, LabelTask(
+        task_id="task-2", left=LEFT, right=RIGHT, reason="random", uncertainty=0.5, selection_probability=0.25,
+        reward_model="c20261121T103000-1a2b", purposes=(Purpose.TRAINING, Purpose.LABELING), **DETAILS,
+    )),
+    (2, Label(
+        task_id="task-2", labeler_id="labeler-1", verdict=Verdict.TIE, left=LEFT, right=RIGHT, seconds_taken=3.5,
+        purposes=(Purpose.TRAINING, Purpose.LABELING), **DETAILS,
+    )),
 )  # fmt: skip
 """One for each further revision in schemas/published/released, saying what the revision before it could not."""
 

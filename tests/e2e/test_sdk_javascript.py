@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -83,8 +84,10 @@ async def test_a_thumb_arrives_with_its_token_and_a_time_ordered_id(
     page = await opened(user, pages, gateway)
     outcome = await page.run("feedback.thumbsUp('friendly')")
     [body] = gateway.recorded
+    moment = datetime.fromisoformat(body.pop("occurred_at"))
     assert body == {"id": outcome["id"], "kind": "thumbs_up", "text": "friendly", "token": TOKEN}
     assert UUID7.match(outcome["id"])
+    assert moment == datetime.fromtimestamp((uuid.UUID(outcome["id"]).int >> 80) / 1000, UTC)
     assert outcome["status"] == "recorded"
     assert await page.run(QUEUE) == 0
 
@@ -121,13 +124,18 @@ async def test_what_could_not_be_sent_is_sent_in_order_once_the_gateway_is_back(
 ) -> None:
     page = await opened(user, pages, gateway)
     await gateway.stop()
+    began = datetime.fromtimestamp(await page.run("Date.now()") / 1000, UTC)
     said = [await page.run(f"feedback.{call}") for call in ("thumbsDown()", "comment('wrong day')", "withdraw()")]
+    clicked = datetime.fromtimestamp(await page.run("Date.now()") / 1000, UTC)
     assert {outcome["status"] for outcome in said} == {"waiting"}
     assert await page.run(QUEUE) == 3
     await gateway.start()
     await gateway.until(lambda g: len(g.recorded) == 3)
     assert [body["id"] for body in gateway.recorded] == [outcome["id"] for outcome in said]
     assert gateway.kinds == ["thumbs_down", "comment", "withdrawal"]
+    given = [datetime.fromisoformat(body["occurred_at"]) for body in gateway.recorded]
+    assert given == sorted(set(given))
+    assert began <= given[0] <= given[-1] <= clicked
 
 
 async def test_a_browser_that_is_online_again_sends_at_once_what_waited(

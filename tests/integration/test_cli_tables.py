@@ -195,6 +195,21 @@ def test_what_people_agreed_to_travels_with_an_import(kit: Kit, tmp_path: Path) 
     assert isinstance(refused.exception, SettingsError)
 
 
+def test_what_each_person_agreed_to_is_in_a_column_and_goes_before(kit: Kit, tmp_path: Path) -> None:
+    mapping, pairs = tmp_path / "map.toml", tmp_path / "pairs.jsonl"
+    mapping.write_text('[columns]\npurposes = "consent"\n')
+    rows = [("yes", "training,labeling"), ("no", "labeling"), ("silent", "")]
+    pairs.write_text(
+        "\n".join(json.dumps({"prompt": w, "chosen": "a", "rejected": "b", "consent": c}) for w, c in rows)
+    )
+    good(kit, "import", pairs, "--format", "preference", "--mapping", mapping, "--purposes", "training", PLAIN)
+    settle(kit, labels=3)
+    found = {row["prompt"][0]["content"]: row["purposes"] for row in kit.rows(tables.LABELS).to_dicts()}
+    assert found == {"yes": ["training", "labeling"], "no": ["labeling"], "silent": ["training"]}
+    taught = kit.latest(tables.PREFERENCES)["prompt"].to_list()
+    assert sorted(prompt[0]["content"] for prompt in taught) == ["silent", "yes"]
+
+
 def test_a_project_of_label_studio_becomes_pairs(kit: Kit, tmp_path: Path) -> None:
     def annotated(by: int, selected: str) -> dict[str, Any]:
         result = {"id": "a", "type": "pairwise", "from_name": "c", "to_name": "answer1,answer2",

@@ -113,7 +113,7 @@ def test_the_version_names_each_label_and_prompt_that_it_learned_from(done: tupl
     rated = next(e for e in known if e.kind == "rating")
     raters = {rater_hash(f"u{n}") for n in range(200)}
     assert rated.rater in raters and rated.response_ids == (lake.response_id(int(rated.id.split("-")[1])),)
-    production = set(pl.read_delta(str(world.settings.lake / tables.RESPONSES.path))["prompt_id"])
+    production = set(pl.read_delta(str(world.settings.lake.at(tables.RESPONSES.path)))["prompt_id"])
     assert {e.id for e in known if e.kind == "prompt"} & production
     text = (registry.folder("v1") / "evidence.jsonl").read_text()
     assert not any(word in text for word in lake.WORDS if len(word) > 4)
@@ -140,7 +140,7 @@ def test_the_cycle_folder_has_one_line_of_metrics_for_each_iteration(done: tuple
 
 def test_production_answers_are_scored_with_one_score_a_head(done: tuple[World, Outcome]) -> None:
     world, _ = done
-    scores = pl.read_delta(str(world.settings.lake / tables.SCORES.path))
+    scores = pl.read_delta(str(world.settings.lake.at(tables.SCORES.path)))
     assert scores["response_id"].to_list() == [lake.response_id(n) for n in range(119, 103, -1)]
     assert set(scores["head_scores"].list.len()) == {4} and set(scores["reward_model"]) == {"reward-v1"}
 

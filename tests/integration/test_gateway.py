@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -191,6 +192,19 @@ def test_every_answer_and_every_acknowledged_thumb_is_on_the_log(program: Progra
     thumbs = read_all(program.bootstrap, FEEDBACK, lambda e: e.data.user_id == user, 24)  # type: ignore[attr-defined]
     assert {event.id for event in answers} == {response for response, _ in ids}
     assert {event.id for event in thumbs} == {thumb for _, thumb in ids}
+
+
+def test_what_a_client_says_of_the_time_is_the_time_on_the_log(program: Program) -> None:
+    user = f"user-{uuid.uuid4()}"
+    given = datetime.now(UTC).replace(microsecond=250_000) - timedelta(days=2)
+    thumb = {"response_id": new_response_id(), "kind": "thumbs_up", "user": user}
+    with program.client() as client:
+        alone = client.post("/v1/feedback", json=thumb | {"occurred_at": given.isoformat()})
+        later = thumb | {"occurred_at": (given + timedelta(seconds=1)).isoformat(), "kind": "withdrawal"}
+        batch = client.post("/v1/feedback/batch", json={"items": [later]})
+    assert (alone.status_code, batch.status_code) == (201, 200)
+    said = read_all(program.bootstrap, FEEDBACK, lambda e: e.data.user_id == user, 2)  # type: ignore[attr-defined]
+    assert [event.time for event in said] == [given, given + timedelta(seconds=1)]
 
 
 def test_a_swap_while_requests_are_in_flight_fails_none_and_mixes_none(program: Program) -> None:

@@ -53,7 +53,7 @@ class Bronze:
             assert table.topic is not None
             ours = [e for e in events if isinstance(e.data, table.topic.payload)]
             start = self._ends.get(table.name, 0)
-            rows = [tables.event_row(e, partition=0, offset=start + i, ingested_at=NOON) for i, e in enumerate(ours)]
+            rows = [tables.event_row(e, partition=0, offset=start + i, ingested_at=e.time) for i, e in enumerate(ours)]
             self._ends[table.name] = start + len(rows)
             if rows:
                 opened = self._kit.table(table)

@@ -22,6 +22,7 @@ from streams.refine import Refine
 from tests.integration.streams_kit import Kit, content, event, feedback, output, stop, until
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 class Bronze:
@@ -31,12 +32,16 @@ class Bronze:
         self._kit = kit
         self._ends: dict[str, int] = {}
 
-    def put(self, *events: Event[Any], at: datetime = NOON) -> None:
+    def put(self, *events: Event[Any], at: datetime | None = None, by: datetime = FAR) -> None:
+        """They are taken in at `at`; without it each one as it happens, but by `by` at the latest."""
         for table in (tables.OUTPUTS, tables.FEEDBACK, tables.LABELS):
             assert table.topic is not None
             ours = [e for e in events if isinstance(e.data, table.topic.payload)]
             start = self._ends.get(table.name, 0)
-            rows = [tables.event_row(e, partition=0, offset=start + i, ingested_at=at) for i, e in enumerate(ours)]
+            rows = [
+                tables.event_row(e, partition=0, offset=start + i, ingested_at=at or min(e.time, by))
+                for i, e in enumerate(ours)
+            ]
             self._ends[table.name] = start + len(rows)
             if rows:
                 open_one = self._kit.table(table)
@@ -159,22 +164,23 @@ def test_labels_become_pairs_and_a_second_opinion_can_undo_them(kit: Kit, tmp_pa
 
 
 def test_new_scores_fill_the_label_queue_once(kit: Kit, tmp_path: Path) -> None:
-    answers = asked(tmp_path, 6)
+    answers = asked(tmp_path, 6, purposes=("training", "labeling"))
     Bronze(kit).put(*map(event, answers))
     refine = kit.refine()
     rounds(refine)
     assert kit.rows(tables.LABEL_QUEUE).height == 0
-    _score(kit, answers)
+    score(kit, answers)
     rounds(refine)
     rounds(kit.refine())
     queued = kit.rows(tables.LABEL_QUEUE)
     assert (queued.height, queued["task_id"].n_unique()) == (12, 12)
     assert sorted(queued["reason"].to_list()) == ["random"] * 3 + ["uncertain"] * 9
+    assert {tuple(purposes) for purposes in queued["purposes"].to_list()} == {("training", "labeling")}
     sent = [decode(LabelTask, m.value(), m.headers() or []).data for m in kit.read(topics.LABEL_TASKS.name)]
     assert {t.task_id for t in sent if t.prompt_id == answers[0].prompt_id} == set(queued["task_id"].to_list())
 
 
-def _score(kit: Kit, answers: Sequence[Output]) -> None:
+def score(kit: Kit, answers: Sequence[Output]) -> None:
     rows = [
         ScoreRow(
             response_id=a.response_id,
@@ -204,7 +210,7 @@ def _history(tmp_path: Path, seed: int) -> list[Event[Any]]:
         about = rng.choice(answers).response_id if n % 20 else new_response_id()
         text = f"better {n}" if kind == "correction" else None
         said = feedback(about, kind, f"user-{rng.randrange(5)}", text)
-        known.append(event(said, time=NOON + timedelta(minutes=rng.randrange(600))))
+        known.append(event(said, time=NOON - timedelta(minutes=rng.randrange(600))))
     known += rng.sample(known, 10)
     rng.shuffle(known)
     return known
@@ -322,7 +328,10 @@ def test_ingest_and_refine_killed_in_mid_stream_come_to_the_right_rows(fresh_bro
     Bronze(whole).put(*history)
     rounds(whole.refine())
     programs = [kit.start("ingest"), kit.start("refine")]
-    until(lambda: _derived(kit) == _derived(whole), "the same rows as a rebuild")
-    assert [stop(program) for program in programs] == [0, 0]
+    try:
+        until(lambda: _derived(kit) == _derived(whole), "the same rows as a rebuild")
+    finally:
+        ended = [stop(program) for program in programs]
+    assert ended == [0, 0]
     for table in DERIVED:
         assert _repeated_revisions(kit, table) == 0

@@ -1,13 +1,13 @@
 """The lake as the trainer sees it: labels and answers at pinned table versions, and scores written back.
 
-A table that isn't there yet has no rows. Reads go through polars (`DeltaTable.to_pyarrow_table()` right before exit
-aborts the process: delta-rs #2184).
+A table that isn't there yet has no rows. Reads go through polars at the files that are pinned, never through the log
+(`DeltaTable.to_pyarrow_table()` right before exit aborts the process: delta-rs #2184).
 """
 
 import logging
 import random
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +21,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from schemas import tables
 from schemas.consent import Purpose
+from schemas.errors import DataGone
 from schemas.preferences import PreferenceSource
+from schemas.storage import LakeRoot
 from schemas.tables import ScoreRow, Table, annotator_id
+from trainer.adapters.pins import PINNED, Pin, PinLists, Pins, pin_of
 from trainer.core.dataset import PairRow, RatingRow, Turn, trusted
 
 logger = logging.getLogger(__name__)
@@ -31,9 +34,6 @@ WRITE_ATTEMPTS = 8
 _JUDGED = ("prompt_id", "prompt", "weight", "source", "rater_id", "tenant", "judged_at")
 _RATING = ("rating_id", "completion", "label", "response_id", *_JUDGED)
 _PAIR = ("preference_id", "chosen", "rejected", "chosen_response_id", "rejected_response_id", *_JUDGED)
-
-
-_PINNED = (tables.RATINGS, tables.PREFERENCES, tables.RESPONSES, tables.ANNOTATORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +45,6 @@ class Answer:
     prompt: tuple[Turn, ...]
     completion: str
     version: str
-
-
-@dataclass(frozen=True)
-class Pins:
-    """The Delta version of each table that a cycle reads; None for a table that did not exist."""
-
-    ratings: int | None
-    preferences: int | None
-    responses: int | None
-    annotators: int | None = None
-
-    @classmethod
-    def of(cls, versions: Mapping[str, int | None]) -> "Pins":
-        """From what a record holds (see `as_dict`); one from before raters had weights doesn't name their table."""
-        return cls(*(versions.get(t.path) for t in _PINNED))
-
-    def as_dict(self) -> dict[str, int | None]:
-        """Table path -> version."""
-        versions = (self.ratings, self.preferences, self.responses, self.annotators)
-        return {table.path: version for table, version in zip(_PINNED, versions, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -84,17 +64,28 @@ class Pinned:
 class TrainerLake:
     """The tables below one root."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path | str | LakeRoot) -> None:
+        self._root = LakeRoot.of(root)
+        self._options = self._root.client_options()
+        self._lists = PinLists(self._root)
 
     def pins(self) -> Pins:
-        """The newest version of each table, now."""
-        return Pins(*(self._version(t) for t in _PINNED))
+        """The newest version of each table, now. Upkeep leaves its files for a day, and for longer if they are held."""
+        return Pins(*(self._newest(t) for t in PINNED))
+
+    def hold(self, cycle_id: str, pins: Pins) -> None:
+        """Have upkeep spare these files for a cycle and for who wants to make its version again; raises `OSError`."""
+        self._lists.hold(cycle_id, pins)
+
+    def release(self, cycle_id: str, pins: Pins) -> None:
+        """The cycle came to nothing; raises `OSError`."""
+        self._lists.release(cycle_id, pins)
 
     def read(self, pins: Pins, *, newest_responses: int = 20_000) -> Pinned:
         """Labels and prompts at these versions; of the answers only the newest, so that history costs nothing.
 
-        A label's weight is its row's times those of the raters behind it.
+        A label's weight is its row's times those of the raters behind it. Raises `DataGone` where some of it has been
+        erased or vacuumed since.
         """
         ratings = self._current(tables.RATINGS, pins.ratings, _RATING)
         pairs = self._current(tables.PREFERENCES, pins.preferences, _PAIR)
@@ -111,10 +102,10 @@ class TrainerLake:
         )
 
     def count_labels(self, pins: Pins) -> int:
-        """How many labels count at these versions. Reads narrow columns."""
+        """How many labels count at these versions. Reads narrow columns. Raises `DataGone`."""
         found = (
-            self._current(table, version, (table.key, "weight"))
-            for table, version in ((tables.RATINGS, pins.ratings), (tables.PREFERENCES, pins.preferences))
+            self._current(table, pin, (table.key, "weight"))
+            for table, pin in ((tables.RATINGS, pins.ratings), (tables.PREFERENCES, pins.preferences))
         )
         return sum(labels.filter(pl.col("weight") > 0).height for labels in found)
 
@@ -124,10 +115,10 @@ class TrainerLake:
         Scores are for choosing what labelers are asked, and what they answer is learned from: answers whose consent
         doesn't cover training are left out.
         """
-        version = self._version(tables.RESPONSES)
-        if version is None or limit < 1:
+        pin = self._newest(tables.RESPONSES)
+        if pin is None or limit < 1:
             return []
-        newest = self._responses(version, ["response_id", "prompt_id", "prompt", "completion", "version"], limit)
+        newest = self._responses(pin, ["response_id", "prompt_id", "prompt", "completion", "version"], limit)
         scored = self._scored(reward_model)
         rows = newest.filter(
             ~pl.col("response_id").is_in(list(scored)) & (pl.col("completion").str.strip_chars() != "")
@@ -143,11 +134,12 @@ class TrainerLake:
             return
         schema = arrow_schema(tables.SCORES)
         data = pa.Table.from_pylist([row.model_dump() for row in rows], schema=schema)
-        path = self._root / tables.SCORES.path
-        path.mkdir(parents=True, exist_ok=True)
+        if self._root.folder is not None:
+            (self._root.folder / tables.SCORES.path).mkdir(parents=True, exist_ok=True)
+        uri = self._root.at(tables.SCORES.path)
         for attempt in range(WRITE_ATTEMPTS):
             try:
-                handle = DeltaTable.create(str(path), schema=schema, mode="ignore")
+                handle = DeltaTable.create(uri, schema=schema, mode="ignore", storage_options=self._options)
                 properties = CommitProperties(max_commit_retries=30)
                 deltalake.write_deltalake(handle, data, mode="append", commit_properties=properties)
             except CommitFailedError as error:
@@ -158,57 +150,94 @@ class TrainerLake:
             else:
                 return
 
-    def _version(self, table: Table) -> int | None:
-        handle = self._open(table, None)
-        return None if handle is None else handle.version()
+    def _newest(self, table: Table) -> Pin | None:
+        handle = self._open(table)
+        return None if handle is None else pin_of(table, handle)
 
-    def _open(self, table: Table, version: int | None) -> DeltaTable | None:
-        path = self._root / table.path
-        if not (path / "_delta_log").is_dir():
-            return None
+    def _open(self, table: Table) -> DeltaTable | None:
         try:
-            return DeltaTable(str(path), version=version)
+            return DeltaTable(self._root.at(table.path), storage_options=self._options)
         except TableNotFoundError:
             return None
-        except DeltaError as error:
-            if version is None:
-                logger.info("table not readable yet", extra={"table": table.path, "error": str(error)})
-                return None
-            raise
 
-    def _trust(self, version: int | None) -> dict[str, float]:
+    def _trust(self, pin: Pin | None) -> dict[str, float]:
         """Weight by annotator id."""
-        rows = self._current(tables.ANNOTATORS, version, ("rater_id", "weight"))
+        rows = self._current(tables.ANNOTATORS, pin, ("rater_id", "weight"))
         return dict(rows.select("rater_id", "weight").iter_rows())
 
-    def _current(self, table: Table, version: int | None, columns: Sequence[str]) -> pl.DataFrame:
+    def _current(self, table: Table, pin: Pin | None, columns: Sequence[str]) -> pl.DataFrame:
         """The latest revision of each row, without retracted ones, in order of row id."""
-        handle = self._open(table, version) if version is not None else None
-        if handle is None:
-            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
-        frame = _scan(handle, {*columns, table.key, "revision", "retracted"}).sort("revision")
-        latest = frame.unique(subset=[table.key], keep="last", maintain_order=True)
-        return latest.filter(~pl.col("retracted")).sort(table.key).select(columns).collect()
 
-    def _responses(self, version: int | None, columns: list[str], limit: int) -> pl.DataFrame:
+        def query(stored: pl.LazyFrame) -> pl.DataFrame:
+            frame = stored.select(sorted({*columns, table.key, "revision", "retracted"})).sort("revision")
+            latest = frame.unique(subset=[table.key], keep="last", maintain_order=True)
+            return latest.filter(~pl.col("retracted")).sort(table.key).select(columns).collect()
+
+        return self._read(table, pin, query)
+
+    def _responses(self, pin: Pin | None, columns: list[str], limit: int) -> pl.DataFrame:
         """The answers with the newest ids (which are ordered by time), one row each, in order of id.
 
         Of these, the ones whose consent covers training.
         """
-        handle = self._open(tables.RESPONSES, version) if version is not None else None
-        if handle is None:
-            return pl.DataFrame(schema=columns)
-        ids = pl.scan_delta(handle).select("response_id").unique().sort("response_id").tail(limit).collect()
-        if ids.is_empty():
-            return pl.DataFrame(schema=columns)
-        wanted = {"response_id", "revision", "retracted", "purposes", *columns}
-        frame = _scan(handle, wanted).filter(pl.col("response_id") >= ids["response_id"].min())
-        latest = frame.sort("revision").unique(subset=["response_id"], keep="last", maintain_order=True)
-        agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
-        return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(columns).collect()
+
+        def query(stored: pl.LazyFrame) -> pl.DataFrame:
+            ids = stored.select("response_id").unique().sort("response_id").tail(limit).collect()
+            if ids.is_empty():
+                return pl.DataFrame(schema=columns)
+            wanted = sorted({"response_id", "revision", "retracted", "purposes", *columns})
+            frame = stored.select(wanted).filter(pl.col("response_id") >= ids["response_id"].min())
+            latest = frame.sort("revision").unique(subset=["response_id"], keep="last", maintain_order=True)
+            agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
+            return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(columns).collect()
+
+        return self._read(tables.RESPONSES, pin, query)
+
+    def _read(self, table: Table, pin: Pin | None, query: Callable[[pl.LazyFrame], pl.DataFrame]) -> pl.DataFrame:
+        """What `query` makes of the rows in the pinned files. Raises `DataGone` where one of them is gone."""
+        files = self._files(table, pin) if pin is not None else {}
+        try:
+            return query(self._scan(table, list(files)))
+        except (OSError, pl.exceptions.ComputeError) as error:
+            missing = self._lists.missing(table, files)
+            if not missing:
+                raise OSError(f"{table.path} can't be read: {error}") from error
+            raise DataGone(
+                f"{len(missing)} of the {len(files)} files that were pinned of {table.path} are gone: erased or "
+                "vacuumed since. A version that learned from them goes on serving, but can't be made again: begin a "
+                "new cycle (THUMBWHEEL_KEEP_VERSIONS_DAYS says how long upkeep leaves pinned files)"
+            ) from error
+
+    def _files(self, table: Table, pin: Pin) -> Mapping[str, int | None]:
+        if pin.files is not None:
+            return pin.files
+        try:
+            uri = self._root.at(table.path)
+            handle = DeltaTable(uri, version=pin.version, storage_options=self._options)
+        except DeltaError as error:
+            raise DataGone(
+                f"version {pin.version} of {table.path} is not in its log any more, and the record is from a release "
+                "that listed no files: what was trained on it can't be made again; begin a new cycle"
+            ) from error
+        return pin_of(table, handle).files or {}
+
+    def _scan(self, table: Table, files: Sequence[str]) -> pl.LazyFrame:
+        """The rows of these files; columns that were added after a file was written are null."""
+        schema = pl.DataFrame(arrow_schema(table).empty_table()).schema
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        return pl.scan_parquet(
+            [f"{self._root.at(table.path)}/{path}" for path in files],
+            schema=schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+            cast_options=pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore"),
+            storage_options=self._options,
+            glob=False,
+        )
 
     def _scored(self, reward_model: str) -> set[str]:
-        handle = self._open(tables.SCORES, None)
+        handle = self._open(tables.SCORES)
         if handle is None:
             return set()
         frame = pl.scan_delta(handle).filter(pl.col("reward_model") == reward_model).select("response_id")
@@ -218,17 +247,6 @@ class TrainerLake:
 def arrow_schema(table: Table) -> pa.Schema:
     """The table's columns as Arrow types."""
     return pa.schema(deltalake.Schema.from_json(table.delta_schema()).to_arrow())
-
-
-_SINCE: Mapping[str, Any] = {"tenant": pl.String, "purposes": pl.List(pl.String)}
-"""Columns that tables pinned by earlier releases don't have."""
-
-
-def _scan(handle: DeltaTable, columns: Collection[str]) -> pl.LazyFrame:
-    """These columns; those that a table pinned before they existed lacks are null."""
-    held = {field.name for field in handle.schema().fields}
-    missing = [pl.lit(None, dtype=_SINCE[name]).alias(name) for name in sorted(set(columns) - held)]
-    return pl.scan_delta(handle).select(sorted(set(columns) & held)).with_columns(missing)
 
 
 def _turns(prompt: Sequence[Mapping[str, str]]) -> tuple[Turn, ...]:

@@ -4,6 +4,7 @@
                     reward.safetensors  judge.safetensors     what trained it, what judged it
                     record.json  README.md                    lineage and gates; model card
                     evidence.jsonl        each label and prompt that was used, by its id and without a text
+                    pins.json             the tables' data files that were read, with their rows
                     event.json                                its version event, until the log has it
 
 A version is written to a hidden folder beside it, forced to disk and renamed. `event.json` is the outbox: it is removed
@@ -24,6 +25,7 @@ from schemas.errors import CorruptAdapter, UnknownVersion
 from schemas.ids import content_id
 from schemas.versions import ModelVersion, VersionState
 from trainer.adapters.files import sha256_of, sync_folder, sync_tree, write_whole
+from trainer.adapters.pins import Pins
 from trainer.core.evidence import Evidence
 from trainer.records import Interval, VersionRecord, read_record
 
@@ -31,6 +33,7 @@ ADAPTER_FILE = "adapter_model.safetensors"
 REWARD_FILE = "reward.safetensors"
 JUDGE_FILE = "judge.safetensors"
 EVIDENCE_FILE = "evidence.jsonl"
+PINS_FILE = "pins.json"
 _EVENT_FILE = "event.json"
 _NUMBERED = re.compile(r"^v([1-9][0-9]*)$")
 
@@ -92,6 +95,15 @@ class Registry:
         if not file.is_file() or sha256_of(file) != expected:
             raise CorruptAdapter(f"{file} is not what the record of version {version} says; restore it from a copy")
         return [Evidence.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def pins(self, version: str) -> Pins:
+        """What the version read of the tables; by number alone where its record is older; raises `CorruptAdapter`."""
+        file, record = self.folder(version) / PINS_FILE, self.record(version)
+        if record.pins_sha256 is None:
+            return Pins.of(record.tables)
+        if not file.is_file() or sha256_of(file) != record.pins_sha256:
+            raise CorruptAdapter(f"{file} is not what the record of version {version} says; restore it from a copy")
+        return Pins.read(file)
 
     def forget_samples(self, quotes: Set[str]) -> int:
         """Take the sampled answers to some prompts (hashes, see `quote`) out of all records; how many they were."""

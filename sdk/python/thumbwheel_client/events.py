@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, cast
 
@@ -19,6 +20,7 @@ MAX_IDENTIFIER = 200
 MAX_MESSAGES = 200
 MAX_MODEL = 190
 MAX_METADATA = 16
+MAX_AT = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _MEANT = ("segment", "regenerates")
 
 Purpose: TypeAlias = Literal["training", "labeling"]
@@ -69,6 +71,11 @@ class Feedback:
         if self.kind in NEEDS_TEXT and not (self.text or "").strip():
             raise InvalidEvent(f"feedback of kind {self.kind.value} needs a non-empty text")
         _common(self)
+
+    @property
+    def occurred_at(self) -> str:
+        """`at` in RFC 3339, in UTC."""
+        return _moment(self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,11 @@ class Output:
             _identifier("request_id", self.request_id)
         _common(self)
 
+    @property
+    def occurred_at(self) -> str:
+        """`at` in RFC 3339, in UTC."""
+        return _moment(self.at)
+
 
 Event: TypeAlias = Feedback | Output
 _TYPES: Mapping[str, type[Feedback] | type[Output]] = {"feedback": Feedback, "output": Output}
@@ -169,9 +181,15 @@ def _common(event: Event) -> None:
     if event.user is not None:
         _identifier("user", event.user)
     _identifier("id", event.id)
+    if not isinstance(event.at, (int, float)) or isinstance(event.at, bool) or not 0 <= event.at <= MAX_AT:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidEvent(f"at must be a moment in Unix seconds, as time.time() gives it, not {event.at!r}")
     object.__setattr__(event, "purposes", purposes_of(event.purposes))
     if event.traceparent is not None and not is_traceparent(event.traceparent):
         object.__setattr__(event, "traceparent", None)  # it often comes from outside; it must not cost the feedback
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _response_id(value: object) -> None:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from thumbwheel_client.errors import SettingsError
@@ -49,7 +48,7 @@ def encode(event: Event, *, source: str = SOURCE) -> Message:
         "ce_id": event.id,
         "ce_source": source,
         "ce_type": topic,
-        "ce_time": datetime.fromtimestamp(event.at, UTC).isoformat().replace("+00:00", "Z"),
+        "ce_time": event.occurred_at,
         "ce_subject": event.response_id,
         "ce_dataschema": f"urn:thumbwheel:schema:{name}:v1",
         "content-type": "application/json",

@@ -142,7 +142,7 @@ def _is_header(text: str) -> bool:
 
 
 def feedback_body(event: Feedback) -> dict[str, object]:
-    """The body of `POST /v1/feedback`."""
+    """The body of `POST /v1/feedback`. It says when that was, however long it has waited to be sent."""
     return _without_none(
         {
             "response_id": event.response_id,
@@ -151,6 +151,7 @@ def feedback_body(event: Feedback) -> dict[str, object]:
             "user": event.user,
             "id": event.id,
             "purposes": event.purposes,
+            "occurred_at": event.occurred_at,
             "token": event.token,
         }
     )

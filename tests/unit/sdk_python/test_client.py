@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,8 @@ def test_mistakes_are_logged_and_not_raised(gateway: SmallGateway, caplog: pytes
         def id(self) -> str:
             raise RuntimeError("no id today")
 
+    unwritable = Feedback(response_id=ANSWER, kind=Kind.FLAG)
+    object.__setattr__(unwritable, "at", float("nan"))  # no JSON has it
     with client(gateway) as tw:
         receipts = [
             tw.comment(ANSWER, "   "),
@@ -180,7 +183,7 @@ def test_mistakes_are_logged_and_not_raised(gateway: SmallGateway, caplog: pytes
             tw.thumbs_up(ANSWER, user="u" * 201),
             tw.comment(ANSWER, 7),  # type: ignore[arg-type]
             *tw.send("no event"),  # type: ignore[arg-type]
-            *tw.send(Feedback(response_id=ANSWER, kind=Kind.FLAG, at=float("nan"))),
+            *tw.send(unwritable),
         ]
         assert {receipt.status for receipt in receipts} == {Status.INVALID}
         assert tw.stats.invalid == len(receipts)
@@ -247,11 +250,15 @@ def test_what_was_not_sent_goes_out_with_the_next_start_in_its_order(gateway: Sm
     first = Thumbwheel(dead, api_key=KEY, backoff=FAST, spool=tmp_path / "spool")
     receipts = [first.comment(ANSWER, str(n)) for n in range(250)]
     first.close(0)
+    closed = datetime.now(UTC)
     assert {receipt.status for receipt in receipts} == {Status.SPOOLED}
     with client(gateway, spool=tmp_path / "spool") as second:
         second.comment(ANSWER, "now")
         assert second.flush(PATIENCE)
     assert gateway.texts() == [*map(str, range(250)), "now"]
+    *spooled, now = (datetime.fromisoformat(item["occurred_at"]) for item in gateway.feedback.values())
+    assert spooled == sorted(spooled)
+    assert spooled[-1] < closed < now
     assert list((tmp_path / "spool").iterdir()) == []
 
 

@@ -75,6 +75,9 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character_and_a_whole_one_a
         ({"user": ""}, "1 to 200"),
         ({"id": "x" * 201}, "1 to 200"),
         ({"purposes": ("fun",)}, "unknown purpose"),
+        ({"at": float("nan")}, "Unix seconds"),
+        ({"at": 1e18}, "Unix seconds"),
+        ({"at": "now"}, "Unix seconds"),
     ],
 )
 def test_mistakes_are_refused_with_words_that_help(change: dict[str, object], words: str) -> None:
@@ -110,8 +113,20 @@ def test_metadata_keeps_what_the_gateway_takes() -> None:
 
 
 def test_what_is_not_said_is_not_sent() -> None:
-    event = Feedback(response_id=ANSWER, kind=Kind.THUMBS_UP, id="x", purposes=())
-    assert feedback_body(event) == {"response_id": ANSWER, "kind": "thumbs_up", "id": "x", "purposes": ()}
+    event = Feedback(response_id=ANSWER, kind=Kind.THUMBS_UP, id="x", purposes=(), at=0)
+    said = {
+        "response_id": ANSWER,
+        "kind": "thumbs_up",
+        "id": "x",
+        "purposes": (),
+        "occurred_at": "1970-01-01T00:00:00Z",
+    }
+    assert feedback_body(event) == said
+
+
+def test_a_moment_is_sent_in_utc_to_the_microsecond() -> None:
+    event = Feedback(response_id=ANSWER, kind=Kind.THUMBS_UP, at=1_795_255_200.25)  # 2026-11-21, 10 o'clock
+    assert feedback_body(event)["occurred_at"] == "2026-11-21T10:00:00.250000Z"
 
 
 def test_a_token_is_not_in_the_repr() -> None:

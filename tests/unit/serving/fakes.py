@@ -123,6 +123,7 @@ def gateway(
         pin_rejected=False,
         max_body_bytes=max_body_bytes,
         feedback_timeout_seconds=1.0,
+        oldest_feedback=timedelta(days=30),
         started_at=0,
     )
 

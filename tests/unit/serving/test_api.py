@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -181,10 +181,36 @@ async def test_feedback_is_refused_while_the_log_is_down(client: httpx.AsyncClie
         ({"response_id": RESPONSE_ID, "kind": "comment"}, "invalid_value"),
         ({"response_id": RESPONSE_ID, "kind": "thumbs_up", "stars": 5}, "unknown_field"),
         ({"response_id": RESPONSE_ID, "kind": "thumbs_up", "id": ""}, "invalid_value"),
+        ({"response_id": RESPONSE_ID, "kind": "thumbs_up", "occurred_at": "2026-11-21T10:00:00"}, "invalid_value"),
+        ({"response_id": RESPONSE_ID, "kind": "thumbs_up", "occurred_at": "yesterday"}, "invalid_value"),
+        ({"response_id": RESPONSE_ID, "kind": "thumbs_up", "occurred_at": 1795255200}, "invalid_type"),
+        ({"response_id": RESPONSE_ID, "kind": "thumbs_up", "occurred_at": "0001-01-01T00:00:00+14:00"}, "too_old"),
     ],
 )
 async def test_bad_feedback_is_refused_by_name(client: httpx.AsyncClient, body: dict[str, object], code: str) -> None:
     assert_error(await client.post("/v1/feedback", json=body), 400, code)
+
+
+async def test_feedback_that_waited_has_the_time_at_which_it_was_given(
+    client: httpx.AsyncClient, parts: Gateway
+) -> None:
+    before = datetime.now(UTC)
+    given = before - timedelta(hours=3)
+    abroad = given.astimezone(timezone(timedelta(hours=-9)))
+    body = {"response_id": RESPONSE_ID, "kind": "thumbs_up"}
+    for more in ({"occurred_at": abroad.isoformat()}, {"occurred_at": "9999-12-31T23:59:59-14:00"}, {}):
+        assert (await client.post("/v1/feedback", json=body | more)).status_code == 201
+    items = [body | {"occurred_at": given.isoformat()}, body | {"occurred_at": "2020-01-01T00:00:00Z"}, body]
+    results = (await client.post("/v1/feedback/batch", json={"items": items})).json()["results"]
+    assert [result.get("status") or result["error"]["code"] for result in results] == [
+        "recorded",
+        "too_old",
+        "recorded",
+    ]
+    after = datetime.now(UTC)
+    times = [event.time for event in cast(MemoryLog, parts.feedback).events]
+    assert (times[0], times[3]) == (given, given)
+    assert all(before <= time <= after for time in (times[1], times[2], times[4]))
 
 
 async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:

@@ -5,18 +5,21 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from pydantic import ValidationError
 
 from schemas import tables
 from schemas.errors import TableConflict
+from schemas.storage import PINS_FOLDER
 from schemas.tables import DeadLetterRow
 from schemas.topics import FEEDBACK, OUTPUTS
-from streams.adapters.lake import LakeTable, Move, open_table
+from streams.adapters.lake import LakeTable, Move, arrow_schema, open_table
 from streams.metrics import Metrics
 from streams.settings import StreamSettings
 from streams.upkeep import Keeper, upkeep
@@ -99,15 +102,95 @@ def test_a_file_that_a_writer_has_not_committed_yet_stays_and_what_a_dead_one_le
     assert (young.exists(), old.exists()) == (True, False)
 
 
-def test_the_versions_that_a_training_run_pinned_outlive_the_round(tmp_path: Path) -> None:
-    ratings = open_table(tmp_path / "lake", tables.RATINGS)
-    for _ in range(3):
-        ratings.append(ratings.arrow([]), {})
-    pinned = ratings.version
-    upkeep(tmp_path / "lake", [tables.RATINGS], settings(tmp_path, keep_versions_days=60))
-    properties = open_table(tmp_path / "lake", tables.RATINGS)._handle.metadata().configuration
-    assert properties["delta.logRetentionDuration"] == f"interval {60 * 86_400} seconds"
-    assert pl.read_delta(str(tmp_path / "lake" / tables.RATINGS.path), version=pinned).height == 0
+def parts(root: Path) -> set[str]:
+    return {path.name for path in (root / "lake" / tables.FEEDBACK.path).glob("*.parquet")}
+
+
+def pin(root: Path, name: str, files: Iterable[str]) -> Path:
+    file = root / "lake" / tables.FEEDBACK.path / PINS_FOLDER / f"{name}.parquet"
+    file.parent.mkdir(exist_ok=True)
+    pl.DataFrame({"path": list(files), "rows": [1 for _ in files]}).write_parquet(file)
+    return file
+
+
+def test_pinned_files_outlive_the_vacuum_until_the_pin_has_had_its_days(tmp_path: Path) -> None:
+    table = filled(tmp_path, 3)
+    pinned = parts(tmp_path)
+    listed = pin(tmp_path, "cycle-1", pinned)
+    for n in range(3, 6):
+        put(table, n, n + 1, expected=n)
+    table.compact(1 << 20)
+    assert table.clear(keep=timedelta(0), now=NOW, pins=timedelta(days=30)) == 3
+    (compacted,) = {path.rsplit("/", 1)[-1] for path in table.files()}
+    assert parts(tmp_path) == {*pinned, compacted}
+    later = NOW + timedelta(days=31)
+    assert table.clear(keep=timedelta(0), now=later, pins=timedelta(days=32)) == 0
+    assert table.clear(keep=timedelta(0), now=later, pins=timedelta(days=30)) == 3
+    assert (listed.exists(), parts(tmp_path), offsets(table)) == (False, {compacted}, list(range(6)))
+
+
+def test_a_list_of_pins_that_can_not_be_read_lets_nothing_be_removed_and_is_named(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    pin(tmp_path, "cycle-1", []).write_bytes(b"half")
+    days_ago = (NOW - timedelta(days=9)).timestamp()
+    stray = tmp_path / "lake" / tables.FEEDBACK.path / "part-stray.parquet"
+    stray.write_bytes(b"left by a writer that was killed")
+    os.utime(stray, (days_ago, days_ago))
+    (report,) = upkeep(tmp_path / "lake", [tables.FEEDBACK], settings(tmp_path))
+    assert "cycle-1.parquet is no list of pinned files" in (report.put_off or "")
+    assert stray.exists()
+
+
+def test_what_compaction_has_just_replaced_stays_however_old_it_is_and_whatever_the_log_has_forgotten(
+    tmp_path: Path,
+) -> None:
+    """Its age counts from when it was replaced, which checkpoints remember, not from when it was written."""
+    table = filled(tmp_path)
+    replaced = parts(tmp_path)
+    months_ago = (NOW - timedelta(days=60)).timestamp()
+    for name in replaced:
+        os.utime(tmp_path / "lake" / tables.FEEDBACK.path / name, (months_ago, months_ago))
+    table.compact(1 << 20)
+    log = tmp_path / "lake" / tables.FEEDBACK.path / "_delta_log"
+    for n in range(6, 8):
+        put(table, n, n + 1, expected=n)
+        table.compact(1 << 20)
+        for entry in log.iterdir():
+            os.utime(entry, (months_ago, months_ago))
+    table.keep_log(timedelta(minutes=1), files=timedelta(days=1))
+    assert min(int(path.name[:20]) for path in log.glob("0*")) > 7, "the first compaction is still in the log"
+    again = open_table(tmp_path / "lake", tables.FEEDBACK)
+    assert again.clear(keep=timedelta(days=1), now=NOW) == 0
+    assert parts(tmp_path) > replaced
+    assert again.clear(keep=timedelta(0), now=NOW) == 6 + 2 + 2
+
+
+def test_a_table_of_an_earlier_release_gets_the_times_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "lake" / tables.RATINGS.path
+    path.mkdir(parents=True)
+    month = {"delta.logRetentionDuration": "interval 30 days", "delta.deletedFileRetentionDuration": "interval 30 days"}
+    DeltaTable.create(str(path), schema=arrow_schema(tables.RATINGS), configuration=month)
+    upkeep(tmp_path / "lake", [tables.RATINGS], settings(tmp_path, keep_log_minutes=5, keep_files_days=2))
+    properties = DeltaTable(str(path)).metadata().configuration
+    assert properties["delta.logRetentionDuration"] == "interval 300 seconds"
+    assert properties["delta.deletedFileRetentionDuration"] == f"interval {2 * 86_400} seconds"
+
+
+def test_its_writer_cuts_the_log_of_a_table_each_time_that_it_compacts_it(tmp_path: Path) -> None:
+    """Entries get the age that they would have at a commit a second; no upkeep runs beside it."""
+    table = open_table(tmp_path / "lake", tables.FEEDBACK, compact_every_commits=25)
+    table.keep_log(timedelta(seconds=30), files=timedelta(days=1))
+    log, most = tmp_path / "lake" / tables.FEEDBACK.path / "_delta_log", 0
+    for n in range(150):
+        put(table, n, n + 1, expected=n or None)
+        most = max(most, len(list(log.glob("*.json"))))
+        now = datetime.now(UTC).timestamp()
+        for entry in log.glob("0*"):
+            age = table.version - int(entry.name[:20])
+            os.utime(entry, (now - age, now - age))
+        table.maintain()
+    assert offsets(table) == list(range(150))
+    assert 30 <= most <= 30 + 2 * 27, "the entries of 30 seconds and of two intervals between compactions"
 
 
 def letter(number: int, age: timedelta) -> dict[str, object]:

@@ -1,6 +1,7 @@
 import pytest
 
 from infra.cli.labeling import Command, Sitting, label_event_id, label_of, meaning, open_tasks
+from schemas.consent import Purpose
 from schemas.labels import Candidate, LabelTask, Verdict
 from schemas.messages import ChatMessage
 
@@ -45,6 +46,12 @@ def test_what_another_has_skipped_is_still_open_and_what_i_have_skipped_is_not()
 
 def test_a_task_queued_twice_is_asked_once() -> None:
     assert len(open_tasks([*TASKS, *TASKS], [], "ada")) == 3
+
+
+def test_a_label_may_be_used_for_what_its_task_may() -> None:
+    agreed = TASKS[0].model_copy(update={"purposes": (Purpose.TRAINING,)})
+    assert label_of(agreed, Verdict.LEFT, labeler="ada", seconds=1).purposes == (Purpose.TRAINING,)
+    assert label_of(TASKS[0], Verdict.LEFT, labeler="ada", seconds=1).purposes is None
 
 
 def test_an_answer_is_final_when_the_next_one_is_given() -> None:

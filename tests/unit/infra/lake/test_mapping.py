@@ -48,6 +48,23 @@ def test_a_name_with_a_dot_goes_before_a_path() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "purposes"),
+    [
+        (None, None), ("", None), ("none", ()), ([], ()), ("training", ("training",)),
+        (" Labeling, training", ("training", "labeling")), (["labeling"], ("labeling",)),
+    ],
+)  # fmt: skip
+def test_what_a_person_agreed_to(value: Any, purposes: tuple[str, ...] | None) -> None:
+    assert Mapping(columns={"purposes": "consent"}).purposes_of({"consent": value}) == purposes
+
+
+@pytest.mark.parametrize("value", ["marketing", "none,training", 7, {"training": True}, [None]])
+def test_what_is_no_purpose_is_no_consent(value: Any) -> None:
+    with pytest.raises(BadRow, match="purposes"):
+        Mapping().purposes_of({"purposes": value})
+
+
+@pytest.mark.parametrize(
     ("value", "thumb"),
     [
         (1, True), (1.0, True), ("1", True), (True, True), ("true", True), ("UP", True), (" Thumbs_Up ", True),

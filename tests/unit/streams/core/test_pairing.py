@@ -3,13 +3,14 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.consent import Purposes
+from schemas.consent import Purpose, Purposes
 from schemas.feedback import Feedback, FeedbackKind
 from schemas.labels import Candidate, Label, Verdict
 from schemas.messages import ChatMessage
@@ -133,6 +134,30 @@ def test_answers_without_consent_to_training_make_no_pairs_of_any_kind() -> None
     cast = [Cast("label-1", NOON, shown)]
     assert pairs([response(1, text="good", **refused)], cast) == {}
     assert only(pairs([response(1, text="good")], cast)).chosen == "good"
+
+
+def test_a_label_that_may_not_be_learned_from_is_no_vote_and_takes_back_the_one_before() -> None:
+    def agreed(n: int, verdict: str, labeler: str, *purposes: Purpose) -> Cast:
+        cast = label(n, verdict, labeler)
+        return replace(cast, label=cast.label.model_copy(update={"purposes": purposes}))
+
+    assert pairs([], [agreed(1, "left", "a", Purpose.LABELING)]) == {}
+    assert only(pairs([], [agreed(1, "left", "a", Purpose.TRAINING)])).weight == 1.0
+    assert pairs([], [label(1, "left", "a"), agreed(2, "left", "a")]) == {}
+    disputed = only(pairs([], [label(1, "left", "a"), label(2, "left", "b"), agreed(3, "right", "c")]))
+    assert (disputed.chosen, disputed.weight, disputed.evidence) == ("good", 1.0, ("label-1", "label-2"))
+
+
+def test_tasks_on_the_same_two_texts_are_one_question_with_one_vote_each() -> None:
+    def asked(n: int, task: str, verdict: str, labeler: str) -> Cast:
+        cast = label(n, verdict, labeler, swapped=n % 2 == 0)
+        return replace(cast, label=cast.label.model_copy(update={"task_id": task}))
+
+    one = only(pairs([], [asked(1, "task-1", "left", "a")]))
+    both = only(pairs([], [asked(1, "task-1", "left", "a"), asked(2, "task-2", "right", "b")]))
+    assert (both.preference_id, both.weight, both.evidence) == (one.preference_id, 1.0, ("label-1", "label-2"))
+    turned = [asked(1, "task-1", "left", "a"), asked(2, "task-2", "left", "a"), asked(3, "task-3", "right", "b")]
+    assert only(pairs([], turned)).chosen == "bad"
 
 
 def test_a_label_on_answers_of_two_tenants_makes_no_pair() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.consent import Purpose
+from schemas.consent import Purpose, Purposes, common
 from schemas.tables import ResponseRow, ScoreRow
 from streams.core.selection import SelectionPlan, bald, comparisons, select
 from tests.unit.streams.core.test_pairing import response
@@ -70,6 +70,29 @@ def test_what_was_queued_before_is_not_asked_again() -> None:
     first = {t.task_id for t in select(scores, responses, known=(), plan=plan)}
     second = {t.task_id for t in select(scores, responses, known=first, plan=plan)}
     assert (len(first), len(second), first & second) == (6, 4, set())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (None, None, None),
+        (tuple(Purpose), None, tuple(Purpose)),
+        (tuple(Purpose), tuple(Purpose)[::-1], tuple(Purpose)),
+    ],
+)
+def test_a_task_is_for_what_both_its_answers_are_for(one: Purposes, other: Purposes, both: Purposes) -> None:
+    rows = [response(1, purposes=one), response(2, purposes=other)]
+    (task,) = select(
+        [score(r, 1.0, 0.0) for r in rows], {r.response_id: r for r in rows}, known=(), plan=SelectionPlan()
+    )
+    assert task.purposes == both
+
+
+def test_what_contents_have_in_common_is_what_each_was_agreed_to_for() -> None:
+    training, labeling = Purpose
+    assert common([]) is None
+    assert common([(training, labeling), None, (labeling,)]) == (labeling,)
+    assert common([(training,), (labeling,)]) == ()
 
 
 def test_sides_are_shuffled() -> None:

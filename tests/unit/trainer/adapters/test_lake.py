@@ -1,16 +1,21 @@
 """What the trainer reads of gold and silver tables, on Delta tables on disk."""
 
+import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import deltalake
 import polars as pl
 import pyarrow as pa
+import pytest
 
 from schemas import tables
+from schemas.errors import DataGone, SettingsError
 from schemas.tables import AnnotatorRow, ScoreRow
 from tests.integration import trainer_lake as rows
-from trainer.adapters.lake import Pins, TrainerLake
+from trainer.adapters.lake import TrainerLake
+from trainer.adapters.pins import Pin, Pins
 
 
 def lake_of(data: Path) -> TrainerLake:
@@ -89,8 +94,74 @@ def test_a_record_from_before_raters_had_weights_reads_the_same_labels_again(tmp
     old = Pins.of({tables.RATINGS.path: 1, tables.PREFERENCES.path: None, tables.RESPONSES.path: None})
     assert old.annotators is None
     assert [r.weight for r in lake_of(tmp_path).read(old).ratings] == [1.0]
-    new = lake_of(tmp_path).pins()
-    assert Pins.of(new.as_dict()) == new and new.as_dict()[tables.ANNOTATORS.path] == 1
+    assert lake_of(tmp_path).pins().versions()[tables.ANNOTATORS.path] == 1
+
+
+def test_pins_list_the_files_with_their_rows_and_come_back_from_their_file(tmp_path: Path) -> None:
+    rows.write(tmp_path, tables.RATINGS, [rows.rating(1), rows.rating(2)])
+    rows.write(tmp_path, tables.RATINGS, [rows.rating(3)])
+    pins = lake_of(tmp_path).pins()
+    assert pins.ratings is not None and pins.ratings.files is not None
+    assert (pins.ratings.version, set(pins.ratings.files.values())) == (2, {1, 2})
+    assert set(pins.ratings.files) == {p.name for p in (tmp_path / "lake" / tables.RATINGS.path).glob("*.parquet")}
+    assert (pins.preferences, pins.versions()["gold/preferences"]) == (None, None)
+    file = tmp_path / "pins.json"
+    file.write_text(pins.text())
+    assert Pins.read(file) == pins
+
+
+def test_a_file_that_is_gone_is_one_error_that_says_why_and_what_to_do(tmp_path: Path) -> None:
+    rows.write(tmp_path, tables.RATINGS, [rows.rating(1)])
+    rows.write(tmp_path, tables.RATINGS, [rows.rating(2)])
+    lake = lake_of(tmp_path)
+    pins = lake.pins()
+    next((tmp_path / "lake" / tables.RATINGS.path).glob("*.parquet")).unlink()
+    for read in (lake.read, lake.count_labels):
+        with pytest.raises(DataGone, match=r"1 of the 2 files .* gold/ratings are gone: erased or vacuumed.*begin"):
+            read(pins)
+
+
+def test_a_version_of_an_earlier_release_that_the_log_has_forgotten_says_so(tmp_path: Path) -> None:
+    for n in range(3):
+        rows.write(tmp_path, tables.RATINGS, [rows.rating(n)])
+    deltalake.DeltaTable(str(tmp_path / "lake" / tables.RATINGS.path)).create_checkpoint()
+    for n in range(3):
+        (tmp_path / "lake" / tables.RATINGS.path / "_delta_log" / f"{n:020d}.json").unlink()
+    with pytest.raises(DataGone, match="version 1 of gold/ratings is not in its log any more"):
+        lake_of(tmp_path).read(Pins(Pin(version=1), None, None))
+    assert len(lake_of(tmp_path).read(Pins(Pin(version=3), None, None)).ratings) == 3
+
+
+def test_files_whose_rows_are_partly_deleted_by_a_vector_are_refused(tmp_path: Path) -> None:
+    """Another writer may make them; the rows that the vector deletes would be learned from."""
+    rows.write(tmp_path, tables.RATINGS, [rows.rating(n) for n in range(3)])
+    created, appended = sorted((tmp_path / "lake" / tables.RATINGS.path / "_delta_log").glob("*.json"))
+    feature = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    _alter(created, "protocol", {"minReaderVersion": 3, "minWriterVersion": 7} | feature)
+    assert lake_of(tmp_path).count_labels(lake_of(tmp_path).pins()) == 3
+    inline = {"storageType": "i", "pathOrInlineDv": _z85(_second_row_deleted()), "sizeInBytes": 34, "cardinality": 1}
+    _alter(appended, "add", {"deletionVector": inline})
+    with pytest.raises(SettingsError, match=r"gold/ratings has deletion vectors.*rewrite the table"):
+        lake_of(tmp_path).pins()
+
+
+def _alter(commit: Path, action: str, changes: dict[str, Any]) -> None:
+    actions = [json.loads(line) for line in commit.read_text().splitlines()]
+    commit.write_text(
+        "\n".join(json.dumps({k: v | changes if k == action else v for k, v in a.items()}) for a in actions)
+    )
+
+
+def _second_row_deleted() -> bytes:
+    """Magic, one bucket of key 0, and its roaring bitmap: cookie, one container of one value at offset 16, value 1."""
+    return struct.pack("<iQIIIHHIH", 1681511377, 1, 0, 12346, 1, 0, 0, 16, 1)
+
+
+def _z85(data: bytes) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+    padded = data + bytes(-len(data) % 4)
+    words = [int.from_bytes(padded[i : i + 4], "big") for i in range(0, len(padded), 4)]
+    return "".join(digits[word // 85**place % 85] for word in words for place in (4, 3, 2, 1, 0))
 
 
 def test_tables_of_an_earlier_release_have_neither_tenants_nor_purposes(tmp_path: Path) -> None:
