@@ -60,10 +60,9 @@ def forget_history(root: LakeRoot, table: Table) -> None:
     removal, the ones that are a day old). Commit entries go too, since their statistics quote the smallest and
     largest value of each column; a checkpoint takes their place. The table's property is set back afterwards.
     """
-    handle = _open(root, table)
-    handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-    handle.vacuum(retention_hours=_FORGOTTEN_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
-    before = _history(handle)
+    _vacuum(root, table, hours=0, full=False)
+    _vacuum(root, table, hours=_FORGOTTEN_HOURS, full=True)
+    before = _history(_open(root, table))
     try:
         handle = _without_history(root, table)
         handle.create_checkpoint()
@@ -71,6 +70,19 @@ def forget_history(root: LakeRoot, table: Table) -> None:
         handle.cleanup_metadata()
     finally:
         _set(root, table, before if before != _NONE else _DEFAULT_HISTORY)
+
+
+def _vacuum(root: LakeRoot, table: Table, *, hours: int, full: bool) -> None:
+    """It writes what it does into the log, which is refused where a property is set at the same moment."""
+    for attempt in range(ATTEMPTS):
+        try:
+            _open(root, table).vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=full)
+        except CommitFailedError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.05, 0.2) * min(attempt + 1, 10))
+        else:
+            return
 
 
 def _without_history(root: LakeRoot, table: Table) -> DeltaTable:
