@@ -15,9 +15,10 @@ import time
 from prometheus_client import start_http_server
 
 from schemas.audit import Audit
-from schemas.envelope import new_event
+from schemas.envelope import Event, new_event
 from schemas.errors import BrokerUnavailable
-from schemas.topics import AUDIT, MODEL_VERSIONS
+from schemas.messages import Payload
+from schemas.topics import AUDIT, MODEL_VERSIONS, Topic
 from schemas.versions import Board, ModelVersion, VersionState
 from serving.adapters.log import EventLog
 from serving.adapters.metrics import RolloutMetrics
@@ -87,17 +88,19 @@ class Controller:
             self._await_echo(board, event)
 
     def _emit(self, board: Board, event: ModelVersion) -> None:
-        timeout = self._settings.publish_timeout_seconds
         identity = event_id(board, event)
-        asyncio.run(
-            self._log.publish_acknowledged(MODEL_VERSIONS, new_event(event, source=SOURCE, id=identity), timeout)
-        )
+        if event.state is VersionState.LIVE:
+            # Before the move: killed in between, both are made again under the same ids. The other way round the
+            # record would be lost.
+            audit = Audit(actor=ACTOR, action="promotion", target=event.version, detail=event.reason)
+            self._publish(AUDIT, new_event(audit, source=SOURCE, id=f"audit-{identity}"))
+        self._publish(MODEL_VERSIONS, new_event(event, source=SOURCE, id=identity))
         self._metrics.transitions.labels(event.state.value).inc()
         extra = {"version": event.version, "state": event.state.value, "event_id": identity, "reason": event.reason}
         logger.info("version moved", extra=extra)
-        if event.state is VersionState.LIVE:
-            audit = Audit(actor=ACTOR, action="promotion", target=event.version, detail=event.reason)
-            self._log.publish_buffered(AUDIT, new_event(audit, source=SOURCE, id=f"audit-{identity}"))
+
+    def _publish(self, topic: Topic, event: Event[Payload]) -> None:
+        asyncio.run(self._log.publish_acknowledged(topic, event, self._settings.publish_timeout_seconds))
 
     def _await_echo(self, before: Board, event: ModelVersion) -> None:
         deadline = time.monotonic() + ECHO_SECONDS

@@ -52,24 +52,27 @@ def _counted(handle: DeltaTable, table: Table) -> CommitProperties:
     return CommitProperties(app_transactions=[Transaction(FENCE, deletions)], max_commit_retries=30)
 
 
-def forget_history(root: LakeRoot, table: Table) -> None:
-    """Only the present rows stay, in data files and in the log.
+def forget_history(root: LakeRoot, tables: Sequence[Table]) -> None:
+    """Only the present rows of these tables stay, in data files and in the log.
 
     Data files that no present version refers to go, pinned or not (those that somebody is just writing are not touched:
     vacuum takes the files that the log calls removed, and of those that it has forgotten, which is a day after their
     removal, the ones that are a day old). Commit entries go too, since their statistics quote the smallest and
-    largest value of each column; a checkpoint takes their place. The table's property is set back afterwards.
+    largest value of each column; a checkpoint takes their place. The tables' property is set back afterwards.
     """
-    _vacuum(root, table, hours=0, full=False)
-    _vacuum(root, table, hours=_FORGOTTEN_HOURS, full=True)
-    before = _history(_open(root, table))
+    before: dict[Table, str] = {}
     try:
-        handle = _without_history(root, table)
-        handle.create_checkpoint()
+        for table in tables:
+            _vacuum(root, table, hours=0, full=False)
+            _vacuum(root, table, hours=_FORGOTTEN_HOURS, full=True)
+            before[table] = _history(_open(root, table))
+            _without_history(root, table).create_checkpoint()
         time.sleep(1.1)  # the log's clock is in whole seconds, and only what is older than now goes
-        handle.cleanup_metadata()
+        for table in tables:
+            _without_history(root, table).cleanup_metadata()
     finally:
-        _set(root, table, before if before != _NONE else _DEFAULT_HISTORY)
+        for table, duration in before.items():
+            _set(root, table, duration if duration != _NONE else _DEFAULT_HISTORY)
 
 
 def _vacuum(root: LakeRoot, table: Table, *, hours: int, full: bool) -> None:
@@ -88,11 +91,12 @@ def _vacuum(root: LakeRoot, table: Table, *, hours: int, full: bool) -> None:
 def _without_history(root: LakeRoot, table: Table) -> DeltaTable:
     """A handle whose version keeps none: upkeep, or another erasure, may set the property back at any moment."""
     for attempt in range(ATTEMPTS):
-        _set(root, table, _NONE)
         handle = _open(root, table)
         if _history(handle) == _NONE:
             return handle
-        time.sleep(random.uniform(0.05, 0.2) * min(attempt + 1, 10))
+        if attempt:
+            time.sleep(random.uniform(0.05, 0.2) * min(attempt, 10))
+        _set(root, table, _NONE)
     raise TableConflict(f"{table.path}: somebody else sets {_HISTORY} all the time; run the same command again")
 
 

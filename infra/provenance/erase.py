@@ -103,10 +103,9 @@ def erase(
         _write_plan(plans, plan)
         quiet = 0 if _pass(sources, plan, report, burst) else quiet + 1
     progress("removing old table versions")
-    for table, _ in _doomed(plan):
-        if sources.table(table) is not None:
-            forget_history(sources.root, table)
-            logger.info("old versions removed", extra={"table": table.path})
+    held = [table for table, _ in _doomed(plan) if sources.table(table) is not None]
+    forget_history(sources.root, held)
+    logger.info("old versions removed", extra={"tables": [table.path for table in held]})
     sources.close()
     report.found = plan
     report.samples = _forget_samples(sources, plan)

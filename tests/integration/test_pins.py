@@ -126,7 +126,7 @@ def test_an_erasure_takes_pinned_files_too_and_the_error_says_so(data: Path) -> 
     os.utime(old, (days_ago, days_ago))
     root = LakeRoot.of(data / "lake")
     assert delete_rows(root, tables.RATINGS, "rater_id = 'u0'") == 7 + 1
-    forget_history(root, tables.RATINGS)
+    forget_history(root, [tables.RATINGS])
     assert not old.exists()
     with pytest.raises(DataGone, match="erased or vacuumed since"):
         TrainerLake(root).read(pins)

@@ -54,7 +54,7 @@ def test_a_vacuum_that_is_refused_because_a_property_was_set_is_done_again(
         held.append(held.arrow([annotator(number).model_dump()]), {"app": Move(number or None, number + 1)})
     held.compact(1 << 20)
     monkeypatch.setattr(deletion, "_open", opened_before_others_change_its_properties(3))
-    deletion.forget_history(root, table)
+    deletion.forget_history(root, [table])
     assert len(list((tmp_path / table.path).glob("*.parquet"))) == 1, "the three that compaction made one of are gone"
     kept = DeltaTable(root.at(table.path)).metadata().configuration
     assert kept["delta.logRetentionDuration"] != "interval 0 seconds"
