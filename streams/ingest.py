@@ -10,11 +10,12 @@ tried again; what is in the buffers is in the log too, so a crash loses nothing.
 buffer with it. Kafka's own committed offsets follow as a hint for lag tools.
 """
 
+import contextlib
 import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 from deltalake.exceptions import DeltaError
@@ -74,12 +75,10 @@ class Ingest:
     def run(self) -> None:
         """Until told to stop."""
         self._keeper.start()
-        # What is there now stays, and a batch makes thousands of objects, none in a cycle.
-        gc.freeze()
-        gc.set_threshold(YOUNG)
         try:
-            while not self._stop.is_set():
-                self.step()
+            with _seldom_collected():
+                while not self._stop.is_set():
+                    self.step()
         finally:
             self._consumer.close()
             self._keeper.join()
@@ -183,3 +182,18 @@ class Ingest:
         for topic, partition in places:
             self._sinks[topic].drop(partition)
             self._keeper.disown(topic, partition)
+
+
+@contextlib.contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """The collector leaves alone what is there now, and looks seldom at the rest: a batch makes thousands of objects,
+    none of them in a cycle."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
