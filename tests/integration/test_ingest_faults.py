@@ -28,8 +28,9 @@ def test_ten_thousand_mutated_messages_are_each_a_row_a_dead_letter_or_a_repeat(
 
 def test_both_ways_of_decoding_agree_on_mutated_messages() -> None:
     found = through_the_decoders(10_000, 8)
-    assert sum(found.values()) - found["fast way"] == 10_000
+    assert sum(found.values()) - found["fast way"] - found["at once"] == 10_000
     assert found["fast way"] > 2_000
+    assert found["at once"] > 500
 
 
 def test_events_from_clocks_that_are_wrong_are_kept_as_they_are_and_found_again(
