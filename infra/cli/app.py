@@ -10,6 +10,7 @@ from infra.cli import (
     dlq,
     doctor,
     erase,
+    lab,
     label,
     models,
     rebuild,
@@ -44,6 +45,7 @@ def _options(
 
 for command in (demo.demo, up.up):
     app.command(rich_help_panel="Run it")(command)
+app.command(rich_help_panel="Run it", epilog=lab.EPILOG)(lab.lab)
 for command in (label.label, replay.replay, train.train):
     app.command(rich_help_panel="Teach it")(command)
 app.command(

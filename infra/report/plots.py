@@ -56,7 +56,7 @@ class Bar:
     colour: str = PALETTE[0]
 
 
-def _style(salt: str) -> AbstractContextManager[None]:
+def style(salt: str) -> AbstractContextManager[None]:
     """The style, with ids of the figure's own: several figures share one page."""
     options: Any = STYLE | {"svg.hashsalt": salt}
     return mpl.rc_context(options)
@@ -70,7 +70,7 @@ def colour_of(version: str) -> str:
 
 def shares(bars: Sequence[Bar], *, name: str, label: str, reference: float | None = None) -> str:
     """Shares one below the other, each a dot with its interval; a dashed line where nothing would have changed."""
-    with _style(name):
+    with style(name):
         figure = Figure(figsize=(6, 0.9 + 0.5 * len(bars)), layout="constrained")
         axes = figure.subplots()
         for row, bar in enumerate(reversed(bars)):
@@ -95,12 +95,12 @@ def shares(bars: Sequence[Bar], *, name: str, label: str, reference: float | Non
         axes.set_xlabel(label)
         if reference is not None:
             axes.axvline(reference, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        return _svg(figure)
+        return svg(figure)
 
 
 def iterations(cycles: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Reward and KL by PPO iteration, a line for each cycle (its rows have `iteration`, `reward`, `kl`)."""
-    with _style("iterations"):
+    with style("iterations"):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         panels = figure.subplots(1, 2)
         wanted = (("reward", "mean normalized reward"), ("kl", "KL to the base, nats an answer"))
@@ -115,12 +115,12 @@ def iterations(cycles: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             axes.xaxis.get_major_locator().set_params(integer=True)
         if len(cycles) > 1:
             panels[0].legend(loc="best")
-        return _svg(figure)
+        return svg(figure)
 
 
 def timeline(summary: Mapping[str, Any]) -> str:
     """Events and rows over time; below, who answered how often, with the cycles shaded and promotions marked."""
-    with _style("timeline"):
+    with style("timeline"):
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         growth = summary.get("growth", [])
@@ -136,7 +136,7 @@ def timeline(summary: Mapping[str, Any]) -> str:
         _promotions(upper, summary.get("promotions", []))
         lower.set_xlabel("minutes since the start (shaded: an update cycle)")
         lower.set_title("answers by version, every 15 s")
-        return _svg(figure)
+        return svg(figure)
 
 
 def _answers_by_version(axes: Axes, traffic: Sequence[Mapping[str, Any]]) -> None:
@@ -168,7 +168,7 @@ def _promotions(axes: Axes, promotions: Sequence[Mapping[str, Any]]) -> None:
         )  # fmt: skip
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an `<svg>` element that scales with its column, without the XML head and fixed colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

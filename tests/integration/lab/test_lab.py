@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from infra.lab.results import CycleResult, Results
 from infra.lab.stop import Interrupted
 from infra.lab.world import Setup, folder_of, trainer_settings
 from infra.simulate import tastes
+from infra.simulate.prompts import held_out
 from schemas import tables
 from schemas.cycles import CycleStatus
 from schemas.errors import SettingsError
@@ -25,6 +27,7 @@ from trainer.adapters.cycles import Cycles
 from trainer.adapters.registry import Registry
 from trainer.app import run_reproduce
 
+pytestmark = pytest.mark.timeout(1200)  # a minute of CPU, which a busy machine takes its time to give
 SMALL = LabOptions(seeds=1, cycles=2, users=16, answers=120, flips=0.1, spammers=0.1)
 QUICK = {
     "THUMBWHEEL_PPO__ITERATIONS": "2",
@@ -81,8 +84,6 @@ def test_a_version_is_judged_on_prompts_that_nobody_asks(whole: tuple[Setup, lis
     assert first.vs_base is not None and first.vs_base.n == 80 == len(first.serving_by_prompt)
     assert first.vs_base == first.vs_parent == first.serving_vs_base
     outputs = open_table(folder_of(made.folder, 0) / "lake", tables.OUTPUTS).all().collect()
-    from infra.simulate.prompts import held_out
-
     asked = {turns[-1]["content"] for turns in outputs["prompt"].to_list()}
     assert asked and not asked & set(held_out())
 
@@ -138,60 +139,42 @@ def test_a_lab_that_is_asked_to_stop_stores_what_is_finished(tmp_path: Path, tin
     assert Results(tmp_path).read() == [] and "No cycle is finished yet." in (tmp_path / "report.html").read_text()
 
 
-def start(folder: Path, model: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(folder: Path, model: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a process, which is gone at the end."""
     environment = os.environ | QUICK | {"THUMBWHEEL_MODELS": str(model.parent), "OMP_NUM_THREADS": "1"}
     code = "from infra.cli import main; main()"
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code, *COMMAND, "--data", str(folder)],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-
-
-def begun(folder: Path) -> int:
-    return len(Cycles(folder_of(folder, 0) / "cycles").ids())
-
-
-def in_the_second_cycle(folder: Path) -> bool:
-    return begun(folder) == 2
-
-
-def while_collecting_for_the_second(folder: Path) -> bool:
-    return bool(Results(folder).file.is_file() and Results(folder).file.read_bytes().count(b"\n") == 1)
-
-
-@pytest.mark.parametrize("moment", [in_the_second_cycle, while_collecting_for_the_second])
-def test_after_a_kill_the_same_command_goes_on_and_comes_to_the_same(
-    moment: Callable[[Path], bool], whole: tuple[Setup, list[CycleResult]], tmp_path: Path, tiny_model: Path
-) -> None:
-    process = start(tmp_path, tiny_model)
     try:
-        until(lambda: moment(tmp_path) or process.poll() is not None, "the second cycle", patience=240)
-        process.send_signal(signal.SIGKILL)
+        yield process
     finally:
         process.kill()
         process.wait()
-    first = Results(tmp_path).file.read_bytes().splitlines()[0]
-    results = runner.run(setup(tmp_path, tiny_model))
-    assert Results(tmp_path).file.read_bytes().splitlines()[0] == first
-    assert [comparable(r) for r in results] == [comparable(r) for r in whole[1]]
+
+
+def test_after_ctrl_c_and_after_a_kill_the_same_command_goes_on_and_comes_to_the_same(
+    whole: tuple[Setup, list[CycleResult]], tmp_path: Path, tiny_model: Path
+) -> None:
+    cycles, results = Cycles(folder_of(tmp_path, 0) / "cycles"), Results(tmp_path)
+    with started(tmp_path, tiny_model) as process:
+        until(lambda: len(cycles.ids()) == 1 or process.poll() is not None, "the first cycle", patience=600)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(300) == 130
+    assert cycles.cut_off() == [] and results.read() == []  # it ended in order, before its first result
+    with started(tmp_path, tiny_model) as process:
+        until(lambda: len(cycles.ids()) == 3 or process.poll() is not None, "the second cycle", patience=600)
+        process.kill()
+    first = results.file.read_bytes().splitlines()[0]
+    found = runner.run(setup(tmp_path, tiny_model))
+    assert results.file.read_bytes().splitlines()[0] == first
+    assert [comparable(r) for r in found] == [comparable(r) for r in whole[1]]
     for table in bronze.TAKEN:
         rows = open_table(folder_of(tmp_path, 0) / "lake", table).all().select("event_id", "kafka_offset").collect()
         assert rows["event_id"].n_unique() == rows["kafka_offset"].n_unique() == rows.height
-    ends = [o for o in Cycles(folder_of(tmp_path, 0) / "cycles").outcomes() if o.conclusive]
-    assert len(ends) == 2 and Registry(folder_of(tmp_path, 0) / "registry").versions() == ["v1", "v2"]
-
-
-def test_ctrl_c_ends_in_order_and_says_how_to_go_on(tmp_path: Path, tiny_model: Path) -> None:
-    process = start(tmp_path, tiny_model)
-    try:
-        until(lambda: begun(tmp_path) == 1 or process.poll() is not None, "the first cycle", patience=240)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130
-    finally:
-        process.kill()
-        process.wait()
-    assert (tmp_path / "report.html").is_file()
-    open_ends = Cycles(folder_of(tmp_path, 0) / "cycles").cut_off()
-    assert open_ends == []  # the cycle closed itself; nothing was cut off
+    assert len([o for o in cycles.outcomes() if o.conclusive]) == 2
+    assert Registry(folder_of(tmp_path, 0) / "registry").versions() == ["v1", "v2"]
