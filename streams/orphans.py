@@ -20,12 +20,12 @@ import polars as pl
 
 from schemas import tables, topics
 from schemas.envelope import encode
+from schemas.storage import LakeRoot
 from schemas.tables import ResponseRow
 from streams.adapters import increments
 from streams.adapters.dead_letters import DeadLetters, Letter
 from streams.adapters.increments import HAPPENED_AT
 from streams.adapters.lake import LakeTable, open_table
-from streams.adapters.storage import LakeRoot
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 20
 IDS_PER_STATEMENT = 500
 _HISTORY = "delta.logRetentionDuration"
-_DEFAULT_HISTORY = "interval 30 days"
+_DEFAULT_HISTORY = "interval 900 seconds"
+"""What a table is made with; upkeep sets what is wished at its next round."""
 _FORGOTTEN_HOURS = 24
 """The least that a table's log remembers removed files for (`keep_files_days`)."""
 _NONE = "interval 0 seconds"

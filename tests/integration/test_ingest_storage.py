@@ -14,9 +14,9 @@ import pytest
 from infra.local.ports import free_port
 from schemas import tables
 from schemas.errors import TableConflict
+from schemas.storage import LakeRoot
 from schemas.topics import OUTPUTS
 from streams.adapters.lake import latest, open_table
-from streams.adapters.storage import LakeRoot
 from streams.settings import StreamSettings
 from tests.integration.streams_kit import Kit, event, output, stop, until
 from tests.unit.streams.adapters.test_lake import APP, offsets, put

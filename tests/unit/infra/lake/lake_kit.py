@@ -9,9 +9,9 @@ from infra.lake.catalog import Catalog
 from schemas import tables
 from schemas.ids import content_id, prompt_id
 from schemas.messages import ChatMessage
+from schemas.storage import LakeRoot
 from schemas.tables import Table
 from streams.adapters.lake import LakeTable, Move, open_table
-from streams.adapters.storage import LakeRoot
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
