@@ -16,10 +16,10 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.pytorch_utils import Conv1D
 
 from schemas.errors import CorruptAdapter, ModelError
 from trainer.core.models import KeyValueCache, Message
-from trainer.core.ppo import SMALL_MODEL
 
 ADAPTER = "policy"
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -36,14 +36,10 @@ class LoraSettings:
 
     rank: int = 8
     alpha: int = 16
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj")
+    target_modules: tuple[str, ...] = ()
+    """Names of modules, for example `q_proj`; none of them: every linear layer but the output matrix."""
     top_share: float = 0.5
     """Share of the layers, from the top, that get one. The backward pass ends at the lowest of them."""
-
-    @classmethod
-    def for_size(cls, n_parameters: int) -> "LoraSettings":
-        """Defaults by the size of the base model: a toy of two layers needs an adapter on both."""
-        return cls() if n_parameters > SMALL_MODEL else cls(top_share=1.0)
 
 
 @dataclass
@@ -239,7 +235,7 @@ def attach_policy(lm: LanguageModel, lora: LoraSettings, *, adapter_dir: Path | 
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=0.0,
-            target_modules=list(lora.target_modules),
+            target_modules=list(lora.target_modules) or _linear_layers(lm),
             layers_to_transform=_top_layers(lm.n_layers, lora.top_share),
             task_type="CAUSAL_LM",
         )
@@ -254,6 +250,12 @@ def attach_policy(lm: LanguageModel, lora: LoraSettings, *, adapter_dir: Path | 
         lm.peft = _load_adapter(lm, adapter_dir)
     lm.peft.eval()
     return Policy(lm, _value_head(lm, adapter_dir))
+
+
+def _linear_layers(lm: LanguageModel) -> list[str]:
+    """The names, without their path, of all linear layers of the trunk."""
+    modules = lm.model.get_decoder().named_modules()
+    return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, (nn.Linear, Conv1D))})
 
 
 def _top_layers(n_layers: int, share: float) -> list[int]:

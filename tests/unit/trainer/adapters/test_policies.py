@@ -44,7 +44,7 @@ def test_the_reference_is_the_base_as_if_there_were_no_adapter() -> None:
 
 def test_only_the_top_layers_get_an_adapter_when_half_of_them_are_asked_for() -> None:
     made = policy(lora=LoraSettings(top_share=0.5))
-    assert len(made.adapter_parameters()) == 3 * 2
+    assert len(made.adapter_parameters()) == 7 * 2
     names = [n for n, _ in made.lm.model.named_parameters() if "lora_" in n]
     assert all(".layers.1." in n for n in names)
 
