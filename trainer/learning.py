@@ -21,9 +21,10 @@ from trainer.core import dataset, gates, judge, reward
 from trainer.core.dataset import Dataset
 from trainer.core.gates import Candidate, Share
 from trainer.core.judge import Answers, WinRate
+from trainer.core.overseers import Demonstration, Overseers
 from trainer.core.ppo import PPOReport, PPOStep, improve
 from trainer.core.reward import Estimate, RewardEnsemble, RewardReport, RewardSignal
-from trainer.features import FeatureTable, Progress, answers_of, encode_prompt, featurize, reward_data
+from trainer.features import FeatureTable, Progress, answers_of, encode_answer, encode_prompt, featurize, reward_data
 from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
@@ -87,15 +88,41 @@ def learn(
             policy, data, fitted, config, parent_is_base=parent_dir is None, progress=lambda _: stages.progress(0.0)
         )
         stages.use(generated=before.tokens)
-        report = _train(policy, data, before, config, stages, folder)
+        watched_by = overseers(policy, data, before, fitted, config, parent_is_base=parent_dir is None)
+        report = _train(policy, data, before, watched_by, config, stages, folder)
     with stages.stage(Stage.EVALUATE):
         evaluation, tokens = evaluate(policy, data, before, fitted, config, progress=stages.progress)
         stages.use(generated=tokens)
     return Learned(policy, data, fitted, evaluation, report)
 
 
+def overseers(
+    policy: Policy, data: Dataset, before: Before, fitted: Fitted, config: CycleConfig, *, parent_is_base: bool
+) -> Overseers:
+    """Who watches the training: the judge, what is served now, and what users wrote themselves."""
+    written = [row for row in data.train.pairs if row.source == "correction"]
+    return Overseers(
+        judge=lambda features_NF: fitted.judge.score(features_NF).mean(1),
+        parent=None if parent_is_base else [p.detach().clone() for p in policy.adapter_parameters()],
+        parent_length=before.parent.tokens,
+        demonstrations=tuple(
+            Demonstration(
+                tuple(encode_prompt(policy.lm, row.prompt, config.limits)),
+                tuple(encode_answer(policy.lm, row.chosen, config.limits)),
+            )
+            for row in written
+        ),
+    )
+
+
 def _train(
-    policy: Policy, data: Dataset, before: Before, config: CycleConfig, stages: Stages, folder: CycleFolder | None
+    policy: Policy,
+    data: Dataset,
+    before: Before,
+    watched_by: Overseers,
+    config: CycleConfig,
+    stages: Stages,
+    folder: CycleFolder | None,
 ) -> PPOReport:
     def on_step(step: PPOStep) -> None:
         if folder is not None:
@@ -106,7 +133,14 @@ def _train(
 
     prompts = [encode_prompt(policy.lm, p, config.limits) for p in data.train_prompts]
     return improve(
-        policy, before.signal, prompts, config.ppo, seed=config.seed, on_step=on_step, should_stop=stages.early_stop
+        policy,
+        before.signal,
+        prompts,
+        config.ppo,
+        seed=config.seed,
+        overseers=watched_by,
+        on_step=on_step,
+        should_stop=stages.early_stop,
     )
 
 

@@ -8,8 +8,11 @@ Implemented (sources in `trainer.core.losses`):
 - GAE with gamma 1 and lambda 0.95; advantages whitened over the batch, under the mask, after the returns are made;
 - clip, dual clip, value clip; the loss is divided by the tokens of the whole optimizer step, not of a micro-batch;
 - Adam with eps 1e-5 and linear decay; an epoch stops when it has moved further than `max_update_kl`;
-- a KL budget against the base: a state beyond it is thrown away, the last one within it is kept, and training ends.
-Left out on purpose: entropy bonus and PTX (short cycles on a frozen base don't collapse: see the experiment log), value
+- limits on KL to the base, KL to the parent, safety cost and length, each with a multiplier of its own
+  (`trainer.core.constraints`); far beyond a KL limit the state is thrown away and training ends;
+- the state that is kept is chosen among those within all limits by the judge (`trainer.core.candidates`);
+- demonstrations mixed into every gradient (PTX, eq. 2 of InstructGPT, 2203.02155).
+Left out on purpose: an entropy bonus (short cycles on a frozen base don't collapse: see the experiment log), value
 gradients into the trunk, KL in the loss (only its k2 form would have the right gradient).
 
 Shapes: N answers, T tokens, K real tokens of a micro-batch laid end to end, F features.
@@ -18,14 +21,17 @@ Shapes: N answers, T tokens, K real tokens of a micro-batch laid end to end, F f
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from trainer.core.candidates import Candidate, Candidates
+from trainer.core.constraints import Gains, Limit, Multiplier, broken, start, step, total, values
 from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs, token_rewards, value_loss, whiten
 from trainer.core.models import Policy
+from trainer.core.overseers import Costs, Demonstration, Limits, Overseers, costs_of, imitation_loss, priced
 from trainer.core.packing import Group, group_answers, micro_batches, pack
 from trainer.core.rollout import Rollouts, SamplingConfig, look, sample
 
@@ -57,6 +63,23 @@ class PPOConfig:
     kl_horizon: float = 4096.0
     kl_budget: float = 8.0
     """Nats an answer against the base that no measured state may exceed and be kept, but the one started from."""
+    kl_parent_budget: float = 6.0
+    """The same against the version that is served: how much users may notice at once."""
+    safety_rise: float = 0.02
+    """How far the mean safety cost may rise above the parent's, where there is a safety head."""
+    length_drift: float = 0.5
+    """Share by which the mean length may differ from the parent's."""
+    gains: Gains = field(default_factory=Gains)
+    limit_slack: float = 0.1
+    """A measured mean is noisy: a state counts as within a limit up to this many of its scales above it."""
+    hard_stop: float = 1.5
+    """Times a KL budget: beyond it no multiplier is waited for."""
+    patience: int = 4
+    """Training ends when the judge clearly likes so many states in a row less than the best one; 0: never."""
+    ptx_coefficient: float = 0.0
+    """Weight of -log p of demonstrations (corrections that users wrote) beside the PPO loss."""
+    ptx_batch: int = 8
+    """Demonstrations in each optimizer step."""
     missing_eos_penalty: float = 0.5
     """Taken off the normalized reward of an answer that ran into the token limit."""
     gamma: float = 1.0
@@ -68,7 +91,7 @@ class PPOConfig:
     """Mean k3 KL per token between old and new policy at which an epoch is cut short."""
     max_grad_norm: float = 1.0
     closing_prompts: int = 6
-    """Prompts of the last look, which measures the final state; with 0 the last update goes unmeasured."""
+    """Prompts of the last look, which measures the final state; with 0 that state is kept without being measured."""
     micro_batch_tokens: int = 1024
 
     def __post_init__(self) -> None:
@@ -117,11 +140,17 @@ class PPOStep:
     first_ratio: float
     """Mean probability ratio of the first micro-batch; 1 unless decoding and training disagree."""
     tokens: int
+    costs: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Mean costs by limit, each in its own unit."""
+    multipliers: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What each limit weighed in this update."""
+    judged: float | None = None
+    """The judge's mean score; None without a judge."""
 
 
 @dataclass(frozen=True)
 class PPOReport:
-    """How a training went. `stopped` is why it ended; `kl` and `reward` are of the state that was kept."""
+    """How a training went. `stopped` is why it ended; `kl`, `reward` and `costs` are of the state that was kept."""
 
     steps: tuple[PPOStep, ...]
     stopped: str
@@ -131,6 +160,11 @@ class PPOReport:
     optimizer_steps: int
     answers: int
     tokens: int
+    kept_iteration: int = 0
+    """Updates that the kept state has had."""
+    costs: Mapping[str, float] = field(default_factory=dict[str, float])
+    multipliers: Mapping[str, float] = field(default_factory=dict[str, float])
+    """As they were at the end."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +175,7 @@ class _Batch:
     scores_N: Tensor
     kl_N: Tensor
     log_ratio_NT: Tensor
+    features_NF: Tensor
 
     @property
     def kl(self) -> float:
@@ -154,56 +189,144 @@ def improve(
     config: PPOConfig,
     *,
     seed: int,
+    overseers: Overseers | None = None,
     on_step: Callable[[PPOStep], None] = lambda step: None,
     should_stop: Callable[[], str | None] = lambda: None,
 ) -> PPOReport:
-    """Train `policy` in place to get more `reward` on `prompts` (token ids).
+    """Train `policy` in place to get more `reward` on `prompts` (token ids), within the limits of `config`.
 
     `reward` maps features N,F (see `trainer.core.rollout.look`) to normalized rewards N. `should_stop` is asked before
     each iteration; a reason it returns ends the training early and becomes `stopped`. Deterministic on the CPU
     for a seed and a number of threads.
     """
-    generator = torch.Generator().manual_seed(seed)
-    trainer = _Trainer(policy, config)
-    control = AdaptiveKL(config.beta, config.target_kl, config.kl_horizon)
-    order = _endless(len(prompts), generator)
-    steps: list[PPOStep] = []
-    kept: tuple[_Snapshot, _Batch] | None = None
+    run = _Run(policy, reward, prompts, config, seed=seed, overseers=overseers or Overseers())
     stopped = "done"
     for iteration in range(config.iterations):
-        reason = should_stop()
+        reason = should_stop() or run.look()
         if reason is not None:
             stopped = reason
             break
-        chosen = [prompts[next(order)] for _ in range(min(config.prompts_per_iteration, len(prompts)))]
-        batch = collect(policy, reward, chosen, config, generator)
-        if batch.kl > config.kl_budget and kept is not None:
-            kept[0].restore()
-            stopped = "kl_budget"
-            break
-        kept = (_Snapshot.take(policy), batch)
-        steps.append(trainer.update(batch, iteration, control.beta, generator))
-        control = control.after(batch.kl, len(batch.scores_N))
-        on_step(steps[-1])
-    if kept is None:
-        return PPOReport((), stopped, 0.0, 0.0, 0.0, 0, 0, 0)
-    final = kept[1]
-    if stopped != "kl_budget" and config.closing_prompts:
-        chosen = [prompts[next(order)] for _ in range(min(config.closing_prompts, len(prompts)))]
-        final = collect(policy, reward, chosen, config, generator)
-        if final.kl > config.kl_budget:
-            kept[0].restore()
-            final, stopped = kept[1], "kl_budget"
-    return PPOReport(
-        steps=tuple(steps),
-        stopped=stopped,
-        kl=final.kl,
-        reward=float(final.scores_N.mean()),
-        first_reward=steps[0].reward,
-        optimizer_steps=sum(s.optimizer_steps for s in steps),
-        answers=len(steps) * config.prompts_per_iteration * config.answers_per_prompt,
-        tokens=sum(s.tokens for s in steps),
-    )
+        run.update(iteration)
+        on_step(run.steps[-1])
+    else:
+        if config.closing_prompts:
+            stopped = run.look(closing=True) or stopped
+    return run.end(stopped)
+
+
+class _Run:
+    """One training: rollouts, multipliers and the states it went through."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        reward: Callable[[Tensor], Tensor],
+        prompts: Sequence[Sequence[int]],
+        config: PPOConfig,
+        *,
+        seed: int,
+        overseers: Overseers,
+    ) -> None:
+        self.policy, self.reward, self.prompts, self.config = policy, reward, prompts, config
+        self.overseers = overseers
+        self.generator = torch.Generator().manual_seed(seed)
+        self.trainer = _Trainer(policy, config, overseers)
+        self.control = AdaptiveKL(config.beta, config.target_kl, config.kl_horizon)
+        self.limits = limits_of(config, overseers)
+        self.multipliers = start(self.limits, config.gains)
+        self.order = _endless(len(prompts), self.generator)
+        self.candidates: Candidates[_Snapshot] = Candidates()
+        self.steps: list[PPOStep] = []
+        self.batch: _Batch | None = None
+        self.costs = Costs({}, {}, {})
+
+    def look(self, *, closing: bool = False) -> str | None:
+        """Sample from the policy as it is and measure it; why training must end now, or None.
+
+        A state that is far beyond a KL limit is no candidate: the ones before it are.
+        """
+        config = self.config
+        n = config.closing_prompts if closing else config.prompts_per_iteration
+        chosen = [self.prompts[next(self.order)] for _ in range(min(n, len(self.prompts)))]
+        batch = collect(self.policy, self.reward, chosen, config, self.generator)
+        costs = costs_of(
+            self.policy,
+            batch.rollouts,
+            batch.log_ratio_NT,
+            batch.features_NF,
+            self.overseers,
+            temperature=config.sampling.temperature,
+            max_tokens=config.micro_batch_tokens,
+        )
+        if self.candidates.every and self._far_beyond(costs.means):
+            return "kl_budget"
+        self.batch, self.costs = batch, costs
+        self.multipliers = step(self.multipliers, costs.means)
+        self.candidates.add(self._candidate(batch, costs.means))
+        return "judge_turned" if self.candidates.turned(config.patience) else None
+
+    def update(self, iteration: int) -> None:
+        """Learn from the batch that was looked at."""
+        assert self.batch is not None
+        made = self.trainer.update(
+            self.batch, iteration, self.control.beta, self.generator, costs=self.costs, multipliers=self.multipliers
+        )
+        self.control = self.control.after(self.batch.kl, len(self.batch.scores_N))
+        measured = self.candidates.every[-1]
+        self.steps.append(
+            replace(made, costs=measured.costs, multipliers=values(self.multipliers), judged=measured.judged)
+        )
+
+    def end(self, stopped: str) -> PPOReport:
+        """Go back to the best state."""
+        best = self.candidates.best()
+        if best is None:
+            # Not even the state it began with is within the limits; there is nothing better to go back to.
+            best = min(self.candidates.every, key=lambda c: c.kl, default=None)
+        if best is None:
+            return PPOReport((), stopped, 0.0, 0.0, 0.0, 0, 0, 0)
+        if self.config.closing_prompts or stopped != "done":
+            best.state.restore()
+        return PPOReport(
+            steps=tuple(self.steps),
+            stopped=stopped,
+            kl=best.kl,
+            reward=best.reward,
+            first_reward=self.candidates.every[0].reward,
+            optimizer_steps=sum(s.optimizer_steps for s in self.steps),
+            answers=len(self.steps) * self.config.prompts_per_iteration * self.config.answers_per_prompt,
+            tokens=sum(s.tokens for s in self.steps),
+            kept_iteration=best.iteration,
+            costs=best.costs,
+            multipliers=values(self.multipliers),
+        )
+
+    def _far_beyond(self, costs: Mapping[str, float]) -> bool:
+        hard = [replace(m, threshold=m.threshold * self.config.hard_stop) for m in self.limits if "kl" in m.name]
+        return bool(broken(hard, costs))
+
+    def _candidate(self, batch: _Batch, costs: Mapping[str, float]) -> Candidate["_Snapshot"]:
+        judged_N = None if self.overseers.judge is None else self.overseers.judge(batch.features_NF)
+        return Candidate(
+            iteration=len(self.candidates.every),
+            state=_Snapshot.take(self.policy),
+            reward=float(batch.scores_N.mean()),
+            kl=batch.kl,
+            costs=costs,
+            kept_limits=not broken(self.limits, costs, slack=self.config.limit_slack),
+            judged=None if judged_N is None else float(judged_N.mean()),
+            judged_error=0.0 if judged_N is None else float(judged_N.std(correction=0)) / len(judged_N) ** 0.5,
+        )
+
+
+def limits_of(config: PPOConfig, overseers: Overseers) -> tuple[Limit, ...]:
+    """The limits that there is something to measure for."""
+    return Limits(
+        kl_base=config.kl_budget,
+        kl_parent=None if overseers.parent is None else config.kl_parent_budget,
+        safety=None if overseers.safety is None else overseers.safety_before + config.safety_rise,
+        length=None if overseers.parent_length is None else config.length_drift,
+    ).as_limits()
 
 
 def _endless(n: int, generator: torch.Generator) -> Iterator[int]:
@@ -241,14 +364,22 @@ def collect(
     )
     log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
     scores_N = reward(looked.features_NF).to(log_ratio_NT.device)
-    return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT)
+    return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF)
 
 
-def advantages(batch: _Batch, config: PPOConfig, beta: float) -> tuple[Tensor, Tensor]:
-    """Whitened advantages N,T and returns N,T of a batch."""
+def advantages(
+    batch: _Batch,
+    config: PPOConfig,
+    beta: float,
+    *,
+    costs: Costs | None = None,
+    multipliers: Sequence[Multiplier] = (),
+) -> tuple[Tensor, Tensor]:
+    """Whitened advantages N,T and returns N,T of a batch, costs by their multipliers taken off the rewards."""
     fined_N = batch.scores_N - config.missing_eos_penalty * (~batch.rollouts.finished_N)
-    relative_N = leave_one_out(fined_N, config.answers_per_prompt)
-    rewards_NT = token_rewards(batch.log_ratio_NT, relative_N, batch.rollouts.mask_NT, beta=beta)
+    priced_N, penalty_NT = priced(fined_N, batch.log_ratio_NT, costs or Costs({}, {}, {}), multipliers, beta=beta)
+    relative_N = leave_one_out(priced_N, config.answers_per_prompt)
+    rewards_NT = token_rewards(penalty_NT, relative_N, batch.rollouts.mask_NT, beta=1.0) / total(multipliers)
     raw_NT, returns_NT = gae(
         rewards_NT, batch.rollouts.values_NT, batch.rollouts.mask_NT, gamma=config.gamma, lam=config.lam
     )
@@ -295,8 +426,8 @@ class _Tally:
 class _Trainer:
     """The optimizer and the update of one training."""
 
-    def __init__(self, policy: Policy, config: PPOConfig) -> None:
-        self.policy, self.config = policy, config
+    def __init__(self, policy: Policy, config: PPOConfig, overseers: Overseers) -> None:
+        self.policy, self.config, self.overseers = policy, config, overseers
         self.parameters = [*policy.adapter_parameters(), *policy.value_parameters()]
         self.optimizer = torch.optim.Adam(
             [
@@ -306,11 +437,20 @@ class _Trainer:
             eps=1e-5,
         )
 
-    def update(self, batch: _Batch, iteration: int, beta: float, generator: torch.Generator) -> PPOStep:
+    def update(
+        self,
+        batch: _Batch,
+        iteration: int,
+        beta: float,
+        generator: torch.Generator,
+        *,
+        costs: Costs | None = None,
+        multipliers: Sequence[Multiplier] = (),
+    ) -> PPOStep:
         """All epochs over one batch of rollouts."""
         config, rollouts = self.config, batch.rollouts
         self._set_learning_rate(1 - (1 - config.final_lr_share) * iteration / max(1, config.iterations - 1))
-        advantages_NT, returns_NT = advantages(batch, config, beta)
+        advantages_NT, returns_NT = advantages(batch, config, beta, costs=costs, multipliers=multipliers)
         groups = group_answers(rollouts.prompts, rollouts.answers())
         tally = _Tally()
         for _ in range(config.epochs):
@@ -354,14 +494,39 @@ class _Trainer:
         for part in order.chunk(self.config.minibatches):
             minibatch = [groups[i] for i in part.tolist()]
             before, tokens_before = tally.kl, tally.tokens
-            self._step(minibatch, batch, advantages_NT, returns_NT, tally)
+            self._step(minibatch, batch, advantages_NT, returns_NT, tally, self._demonstrations(generator))
             kl = (tally.kl - before) / (tally.tokens - tokens_before)
             if kl > self.config.max_update_kl:
                 break
         return kl
 
+    def _demonstrations(self, generator: torch.Generator) -> list[Demonstration]:
+        """Those of one optimizer step; none, and no random number used, where they weigh nothing."""
+        known, config = self.overseers.demonstrations, self.config
+        if not known or not config.ptx_coefficient:
+            return []
+        drawn = torch.randperm(len(known), generator=generator)[: config.ptx_batch]
+        return [known[i] for i in drawn.tolist()]
+
+    def _imitate(self, demonstrations: Sequence[Demonstration]) -> None:
+        """Add the gradient of demonstrations to that of the step."""
+        config = self.config
+        for loss in imitation_loss(
+            self.policy,
+            demonstrations,
+            temperature=config.sampling.temperature,
+            max_tokens=config.micro_batch_tokens,
+        ):
+            (config.ptx_coefficient * loss).backward()  # pyright: ignore[reportUnknownMemberType]
+
     def _step(
-        self, minibatch: list[Group], batch: _Batch, advantages_NT: Tensor, returns_NT: Tensor, tally: _Tally
+        self,
+        minibatch: list[Group],
+        batch: _Batch,
+        advantages_NT: Tensor,
+        returns_NT: Tensor,
+        tally: _Tally,
+        demonstrations: Sequence[Demonstration] = (),
     ) -> None:
         """One optimizer step; gradients are gathered over micro-batches."""
         config, old = self.config, batch.rollouts
@@ -379,6 +544,8 @@ class _Trainer:
             tally.clipped += float(surrogate.clipped)
             tally.kl += float(surrogate.kl_sum)
             tally.value_loss += float(value.detach())
+        if demonstrations:
+            self._imitate(demonstrations)
         tally.grad_norm += float(nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
         self.optimizer.step()
         tally.tokens += n_tokens

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from tests.unit.trainer.core.language import policy
+from trainer.adapters.policies import Policy
+from trainer.core.overseers import Demonstration, Overseers, imitation_loss
 from trainer.core.ppo import PPOConfig, PPOStep, improve, leave_one_out
 from trainer.core.rollout import SamplingConfig, sample
 
@@ -67,7 +69,8 @@ def test_training_raises_the_reward_and_more_beta_costs_less_kl() -> None:
 
 def test_a_state_beyond_the_kl_budget_is_thrown_away() -> None:
     made = policy()
-    report = improve(made, first_feature, PROMPTS, replace(SMALL, iterations=30, kl_budget=0.3), seed=0)
+    config = replace(SMALL, iterations=30, kl_budget=0.3, hard_stop=1.0, limit_slack=0.0)
+    report = improve(made, first_feature, PROMPTS, config, seed=0)
     assert report.stopped == "kl_budget"
     assert report.kl <= 0.3
     rollouts = sample(made, PROMPTS, 64, SMALL.sampling, torch.Generator().manual_seed(9))
@@ -89,3 +92,75 @@ def test_a_reason_to_stop_ends_the_training_before_the_next_iteration() -> None:
         should_stop=lambda: "budget" if len(seen) == 2 else None,
     )
     assert (report.stopped, len(report.steps)) == ("budget", 2)
+
+
+def test_a_multiplier_holds_kl_at_its_limit_where_nothing_else_does() -> None:
+    config = replace(SMALL, iterations=16, closing_prompts=4, beta=0.0, kl_horizon=1e9, hard_stop=100.0)
+    free = improve(policy(), first_feature, PROMPTS, replace(config, kl_budget=1e6), seed=0)
+    held = improve(policy(), first_feature, PROMPTS, replace(config, kl_budget=1.0), seed=0)
+    assert free.kl > 2.0
+    assert held.kl <= 1.1
+    assert max(step.multipliers["kl_base"] for step in held.steps) > 0
+    assert all(step.multipliers["kl_base"] == 0 for step in free.steps)
+
+
+def test_a_safety_cost_that_the_reward_asks_for_is_kept_at_its_limit() -> None:
+    """The reward is the cost: without the limit all of it is taken, with it only as much as is allowed."""
+
+    def cost(features_NF: torch.Tensor) -> torch.Tensor:
+        return (features_NF[:, 0] * 3).sigmoid()
+
+    config = replace(SMALL, iterations=16, closing_prompts=4, beta=0.0, safety_rise=0.03, limit_slack=0.2)
+    before = Overseers(safety=cost, safety_before=10.0)
+    free = improve(policy(), first_feature, PROMPTS, config, seed=0, overseers=before)
+    start = free.steps[0].costs["safety"]
+    held = improve(
+        policy(), first_feature, PROMPTS, config, seed=0, overseers=Overseers(safety=cost, safety_before=start)
+    )
+    assert free.costs["safety"] > start + 0.1
+    assert held.costs["safety"] <= start + 0.03 + 0.2 * 0.1
+    assert max(step.multipliers["safety"] for step in held.steps) > 0
+
+
+def test_what_is_kept_is_what_the_judge_likes_and_not_what_the_reward_does() -> None:
+    """The judge likes the opposite of the reward: the best state is the one that it all began with."""
+    made = policy()
+    start = [p.detach().clone() for p in made.adapter_parameters()]
+    config = replace(SMALL, iterations=8, closing_prompts=4, patience=0)
+    report = improve(
+        made, first_feature, PROMPTS, config, seed=0, overseers=Overseers(judge=lambda x: -first_feature(x))
+    )
+    assert report.steps[-1].reward > report.first_reward + 0.1
+    assert report.kept_iteration <= 1
+    if report.kept_iteration == 0:
+        assert all(torch.equal(a, b) for a, b in zip(start, made.adapter_parameters(), strict=True))
+
+
+def test_a_training_that_the_judge_turns_from_ends() -> None:
+    config = replace(SMALL, iterations=20, closing_prompts=4, patience=3)
+    report = improve(
+        policy(), first_feature, PROMPTS, config, seed=0, overseers=Overseers(judge=lambda x: -first_feature(x))
+    )
+    assert report.stopped == "judge_turned"
+    assert len(report.steps) < 20
+
+
+def test_demonstrations_become_likelier_where_they_weigh_something() -> None:
+    written = Demonstration((5, 6, 7, 8, 9), (7, 7, 7, 2))
+
+    def log_prob(of: Policy) -> float:
+        loss = imitation_loss(of, [written], temperature=1.0, max_tokens=100)
+        return -float(next(loss).detach())
+
+    config = replace(SMALL, iterations=4, closing_prompts=0)
+    plain, taught = policy(), policy()
+    improve(plain, first_feature, PROMPTS, config, seed=0, overseers=Overseers(demonstrations=[written]))
+    improve(
+        taught,
+        first_feature,
+        PROMPTS,
+        replace(config, ptx_coefficient=1.0),
+        seed=0,
+        overseers=Overseers(demonstrations=[written]),
+    )
+    assert log_prob(taught) > log_prob(plain) + 0.5

@@ -1,0 +1,180 @@
+"""What watches a training beside the reward: the judge, the costs with their limits, and demonstrations to stay near.
+
+    features of the answers ─► safety cost, judge's score                    (one look by the base: already there)
+    answers ─► log-probs under the parent's adapter ─► KL to what is served  (one more pass; none where it is the base)
+    lengths ─► drift from the parent's mean length
+
+Shapes: N answers, T tokens, F features.
+"""
+
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainer.core.constraints import Limit, Multiplier
+from trainer.core.losses import selected_log_probs
+from trainer.core.models import Policy
+from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.rollout import Rollouts
+
+KL_BASE, KL_PARENT, SAFETY, LENGTH = "kl_base", "kl_parent", "safety", "length"
+"""The names of the limits, in events, records and logs."""
+
+Scores = Callable[[Tensor], Tensor]
+"""Features N,F to one number N each."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Thresholds of one training. None: no such limit."""
+
+    kl_base: float
+    """Nats an answer against the frozen base, which never moves: small steps can't add up to a long way."""
+    kl_parent: float | None = None
+    """Nats an answer against the version that is served."""
+    safety: float | None = None
+    """Mean cost of an answer, between 0 and 1."""
+    length: float | None = None
+    """Share by which the mean length may differ from the parent's."""
+
+    def as_limits(self) -> tuple[Limit, ...]:
+        """Each with the scale that its multiplier counts in: the budget for KL, a tenth of all for the costs."""
+        found = [Limit(KL_BASE, self.kl_base, self.kl_base)]
+        if self.kl_parent is not None:
+            found.append(Limit(KL_PARENT, self.kl_parent, self.kl_parent))
+        if self.safety is not None:
+            found.append(Limit(SAFETY, self.safety, 0.1))
+        if self.length is not None:
+            found.append(Limit(LENGTH, self.length, self.length))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An answer that somebody wrote, as token ids with EOS: what the policy should not lose the hang of."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Overseers:
+    """Who watches. Everything is optional; `parent` and `parent_length` go together with the limits that need them."""
+
+    judge: Scores | None = None
+    safety: Scores | None = None
+    safety_before: float = 0.0
+    """The parent's mean safety cost; the limit counts from it."""
+    parent: Sequence[Tensor] | None = None
+    """The parent's adapter, tensor by tensor as `Policy.adapter_parameters`; None where the parent is the base."""
+    parent_length: float | None = None
+    """Mean tokens of one of the parent's answers."""
+    demonstrations: Sequence[Demonstration] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one batch of answers cost: `means` by name, and where each token or answer has its part in it."""
+
+    per_token: Mapping[str, Tensor]
+    """Name to N,T; zero beyond the mask."""
+    per_answer: Mapping[str, Tensor]
+    """Name to N."""
+    means: Mapping[str, float]
+
+
+def costs_of(
+    policy: Policy, rollouts: Rollouts, log_ratio_NT: Tensor, features_NF: Tensor, overseers: Overseers,
+    *, temperature: float, max_tokens: int,
+) -> Costs:  # fmt: skip
+    """All costs of a batch; `log_ratio_NT` is that to the base."""
+    per_token = {KL_BASE: log_ratio_NT}
+    per_answer: dict[str, Tensor] = {}
+    means = {KL_BASE: float(log_ratio_NT.sum(1).mean())}
+    if overseers.parent is not None:
+        with swapped(policy, overseers.parent):
+            theirs_NT = log_probs_of(policy, rollouts, temperature=temperature, max_tokens=max_tokens)
+        per_token[KL_PARENT] = (rollouts.log_probs_NT - theirs_NT) * rollouts.mask_NT
+        means[KL_PARENT] = float(per_token[KL_PARENT].sum(1).mean())
+    if overseers.safety is not None:
+        per_answer[SAFETY] = overseers.safety(features_NF).to(log_ratio_NT.device)
+        means[SAFETY] = float(per_answer[SAFETY].mean())
+    if overseers.parent_length is not None:
+        lengths_N = rollouts.mask_NT.sum(1).to(log_ratio_NT.dtype) / max(overseers.parent_length, 1.0)
+        drift = float(lengths_N.mean()) - 1.0
+        # Too long: each token more costs. Too short: each token less does.
+        per_answer[LENGTH] = lengths_N if drift >= 0 else -lengths_N
+        means[LENGTH] = abs(drift)
+    return Costs(per_token, per_answer, means)
+
+
+def priced(
+    scores_N: Tensor, log_ratio_NT: Tensor, costs: Costs, multipliers: Sequence[Multiplier], *, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Scores N less the costs of whole answers, and the penalty N,T of each token, by beta and the multipliers."""
+    penalty_NT = beta * log_ratio_NT
+    for multiplier in multipliers:
+        name, price = multiplier.limit.name, multiplier.per_unit
+        if name in costs.per_token:
+            penalty_NT = penalty_NT + price * costs.per_token[name]
+        elif name in costs.per_answer:
+            scores_N = scores_N - price * costs.per_answer[name]
+    return scores_N, penalty_NT
+
+
+@contextmanager
+def swapped(policy: Policy, values: Sequence[Tensor]) -> Generator[None]:
+    """Inside, the adapter has these values; afterwards its own again, whatever happens."""
+    parameters = policy.adapter_parameters()
+    if len(parameters) != len(values):
+        raise ValueError(f"the adapter has {len(parameters)} tensors, {len(values)} were given")
+    mine = [p.detach().clone() for p in parameters]
+    try:
+        _put(parameters, values)
+        yield
+    finally:
+        _put(parameters, mine)
+
+
+@torch.no_grad()
+def _put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+@torch.no_grad()
+def log_probs_of(policy: Policy, rollouts: Rollouts, *, temperature: float, max_tokens: int) -> Tensor:
+    """Log-probs N,T of answers under the policy as it is now; zero beyond the mask."""
+    found_NT = torch.zeros_like(rollouts.log_probs_NT)
+    for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
+        found_K, at = _log_probs(policy, groups, temperature)
+        found_NT[at] = found_K
+    return found_NT
+
+
+def imitation_loss(
+    policy: Policy, demonstrations: Sequence[Demonstration], *, temperature: float, max_tokens: int
+) -> Iterator[Tensor]:
+    """-log p of demonstrations, a mean over all their tokens, in micro-batches whose losses (and gradients) add up."""
+    groups = group_answers([d.prompt for d in demonstrations], [d.answer for d in demonstrations])
+    tokens = sum(len(d.answer) for d in demonstrations)
+    for batch in micro_batches(groups, max_tokens):
+        yield -_log_probs(policy, batch, temperature)[0].sum() / tokens
+
+
+def _log_probs(policy: Policy, groups: Sequence[Group], temperature: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Log-probs K of the groups' answer tokens, and where (answer, token) these stand in the batch."""
+    lm = policy.lm
+    packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
+    states = lm.states(packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL)[-1]
+    row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
+    tokens_K = packed.tokens_RL.flatten()[packed.places_NT[row_K, column_K]]
+    states_KD = states.flatten(0, 1)[packed.sources_NT[row_K, column_K]]
+    found = selected_log_probs(states_KD, lm.head_weight(), tokens_K, temperature)
+    return found.log_probs, (packed.indices_N[row_K], column_K)
