@@ -238,6 +238,10 @@ def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[
         "ppo_kl": report.kl,
         "ppo_steps": float(report.optimizer_steps),
         "ppo_answers": float(report.answers),
+        "ppo_kept_iteration": float(report.kept_iteration),
+    }
+    limits = {f"cost_{name}": value for name, value in report.costs.items()} | {
+        f"multiplier_{name}": value for name, value in report.multipliers.items()
     }
     found = {
         "kl": evaluation.kl,
@@ -246,7 +250,7 @@ def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[
         "win_rate_vs_parent": evaluation.win_rate_vs_parent.mean,
         "win_rate_vs_base": evaluation.win_rate_vs_base.mean,
     }
-    return {**reward_figures(fitted), **training, **found}
+    return {**reward_figures(fitted), **training, **limits, **found}
 
 
 def candidate(

@@ -51,6 +51,12 @@ class PPOSettings(_Nested):
     beta: Annotated[float, Field(ge=0)] | None = None
     target_kl: Annotated[float, Field(gt=0)] | None = None
     kl_budget: Annotated[float, Field(gt=0)] | None = None
+    kl_parent_budget: Annotated[float, Field(gt=0)] | None = None
+    safety_rise: Annotated[float, Field(ge=0)] | None = None
+    length_drift: Annotated[float, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(ge=0)] | None = None
+    ptx_coefficient: Annotated[float, Field(ge=0)] | None = None
+    ptx_batch: Count | None = None
     max_new_tokens: Count | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
 
