@@ -74,8 +74,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.minibatches <= self.prompts_per_iteration:
             raise ValueError("minibatches must be between 1 and prompts_per_iteration")
-        if self.answers_per_prompt < 2:
-            raise ValueError("answers_per_prompt must be 2 at least: each answer is compared with the others")
+        if self.answers_per_prompt < 1:
+            raise ValueError("answers_per_prompt must be 1 at least")
 
     @classmethod
     def for_size(cls, n_parameters: int) -> "PPOConfig":
@@ -256,7 +256,12 @@ def advantages(batch: _Batch, config: PPOConfig, beta: float) -> tuple[Tensor, T
 
 
 def leave_one_out(scores_N: Tensor, group: int) -> Tensor:
-    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together)."""
+    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together).
+
+    With one answer to a prompt there is nothing to compare it with, and the score stays as it is.
+    """
+    if group == 1:
+        return scores_N
     scores_PG = scores_N.view(-1, group)
     others_PG = (scores_PG.sum(1, keepdim=True) - scores_PG) / (group - 1)
     return (scores_PG - others_PG).flatten()
