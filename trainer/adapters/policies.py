@@ -6,16 +6,18 @@ safetensors are read, and no code from a model's folder is run. Shapes are expla
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 from transformers.pytorch_utils import Conv1D
 
 from schemas.errors import CorruptAdapter, ModelError
@@ -53,6 +55,8 @@ class LanguageModel:
     pad_id: int
     name: str
     peft: PeftModel | None = field(default=None, repr=False)
+    split: int = 0
+    """Blocks below the lowest adapter; see `trainer.core.models.LanguageModel.split`."""
 
     @property
     def device(self) -> torch.device:
@@ -90,8 +94,12 @@ class LanguageModel:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
 
-    def new_cache(self) -> KeyValueCache:
-        return cast(KeyValueCache, DynamicCache(config=self.model.config))
+    def new_cache(self, tokens: int) -> KeyValueCache:
+        """A cache with room for `tokens`; it grows if there are more."""
+        plain = DynamicCache(config=self.model.config)
+        if all(type(layer) is DynamicLayer for layer in plain.layers):
+            return cast(KeyValueCache, Cache(layers=[RoomyLayer(tokens) for _ in plain.layers]))
+        return cast(KeyValueCache, plain)
 
     def states(
         self,
@@ -101,19 +109,45 @@ class LanguageModel:
         attend: Tensor,
         layers: Sequence[int] = (),
         cache: KeyValueCache | None = None,
+        lower_BTD: Tensor | None = None,
     ) -> list[Tensor]:
         """Hidden states B,T,D of `layers`, then the final one; never any logits."""
-        mask = attend if attend.ndim == 2 else self._additive(attend)
-        output = self.model.get_decoder()(
-            input_ids=tokens_BT,
-            attention_mask=mask,
-            position_ids=positions_BT,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            output_hidden_states=bool(layers),
-        )
-        inner = [output.hidden_states[layer] for layer in layers]
+        decoder = self.model.get_decoder()
+        blocks = decoder.layers
+        first = 0 if lower_BTD is None else self.split
+        with _outputs_of([blocks[layer - 1] for layer in layers]) as inner, _cut(decoder, first):
+            output = decoder(
+                input_ids=tokens_BT if lower_BTD is None else None,
+                inputs_embeds=lower_BTD,
+                attention_mask=attend if attend.ndim == 2 else self._additive(attend),
+                position_ids=positions_BT,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
         return [*inner, output.last_hidden_state]
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Inside, each adapted matrix is one plain matrix, W + BA, or W where the adapter is off.
+
+        Only for weights of single precision: in bfloat16 the sum would round most of a small adapter away.
+        """
+        if self.peft is None or self.dtype != torch.float32:
+            yield
+            return
+        places = [
+            (parent, name, child)
+            for parent in self.model.modules()
+            for name, child in parent.named_children()
+            if isinstance(child, LoraLinear)
+        ]
+        for parent, name, child in places:
+            setattr(parent, name, _merged(child))
+        try:
+            yield
+        finally:
+            for parent, name, child in places:
+                setattr(parent, name, child)
 
     def _additive(self, attend_BTS: Tensor) -> Tensor:
         lowest = torch.finfo(self.dtype).min
@@ -134,6 +168,101 @@ class LanguageModel:
             return
         with self.peft.disable_adapter():
             yield
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's keys and values in buffers with room for what is to come, instead of a copy with each token."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self._room = tokens
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write B,H,T,D behind what is there; returns all keys and all values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[2]
+        if self._buffers is None or end > self._buffers[0].shape[2]:
+            self._buffers = self._grown(key_states, value_states, start, end)
+        keys, values = self._buffers
+        keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def _grown(self, key_states: Tensor, value_states: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
+        room = max(self._room, end + end // 2 if start else end)
+
+        def grown(old: Tensor, new: Tensor) -> Tensor:
+            buffer = new.new_empty(new.shape[0], new.shape[1], room, new.shape[3])
+            if start:
+                buffer[:, :, :start] = old
+            return buffer
+
+        return grown(self.keys, key_states), grown(self.values, value_states)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row `repeats` times."""
+        if repeats > 1:
+            self._rows(lambda buffer: buffer.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only these rows."""
+        self._rows(lambda buffer: buffer[indices])
+
+    def _rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self._buffers is not None:
+            end = self.get_seq_length()
+            keys, values = self._buffers = (change(self._buffers[0]), change(self._buffers[1]))
+            self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+
+
+@contextlib.contextmanager
+def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What the blocks give out, in their order; `output_hidden_states` would keep those of all the others as well."""
+    found: dict[int, Tensor] = {}
+    outputs: list[Tensor] = []
+
+    def note(place: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, given: Any, out: Any) -> None:
+            found[place] = out[0] if isinstance(out, tuple) else out
+
+        return hook
+
+    hooks = [block.register_forward_hook(note(place)) for place, block in enumerate(blocks)]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outputs += [found[place] for place in range(len(blocks))]
+
+
+@contextlib.contextmanager
+def _cut(decoder: Any, first: int) -> Iterator[None]:
+    """Inside, `decoder` has only its blocks from `first` on."""
+    whole = decoder.layers
+    if first:
+        decoder.layers = whole[first:]
+    try:
+        yield
+    finally:
+        decoder.layers = whole
+
+
+def _merged(lora: LoraLinear) -> nn.Linear:
+    """The matrix that an adapted one now acts as; the base's own if the adapter is off."""
+    base = cast(nn.Linear, lora.get_base_layer())
+    if lora.disable_adapters or not lora.active_adapters:
+        return base
+    plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+    with torch.no_grad():
+        delta = sum(lora.get_delta_weight(name) for name in lora.active_adapters if name in lora.lora_A)
+    plain.weight = nn.Parameter(base.weight + delta, requires_grad=False)
+    if base.bias is not None:
+        plain.bias = base.bias
+    return plain
 
 
 class Policy:
@@ -249,6 +378,7 @@ def attach_policy(lm: LanguageModel, lora: LoraSettings, *, adapter_dir: Path | 
     else:
         lm.peft = _load_adapter(lm, adapter_dir)
     lm.peft.eval()
+    lm.split = _split(lm)
     return Policy(lm, _value_head(lm, adapter_dir))
 
 
@@ -256,6 +386,25 @@ def _linear_layers(lm: LanguageModel) -> list[str]:
     """The names, without their path, of all linear layers of the trunk."""
     modules = lm.model.get_decoder().named_modules()
     return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, (nn.Linear, Conv1D))})
+
+
+@torch.no_grad()
+def _split(lm: LanguageModel) -> int:
+    """Blocks below the lowest adapter, if a pass that begins above them gives what a whole one gives; else 0."""
+    blocks = lm.model.get_decoder().layers
+    adapted = [n for n, block in enumerate(blocks) if any(isinstance(m, LoraLinear) for m in block.modules())]
+    lm.split = min(adapted, default=0)
+    if not lm.split:
+        return 0
+    tokens_BT = torch.arange(6, device=lm.device).view(2, 3) % lm.head_weight().shape[0]
+    positions_BT = torch.arange(3, device=lm.device).expand(2, 3)
+    attend_BTS = torch.ones(3, 3, dtype=torch.bool, device=lm.device).tril().expand(2, 3, 3)
+    lower, whole = lm.states(tokens_BT, positions_BT=positions_BT, attend=attend_BTS, layers=(lm.split,))
+    try:
+        (again,) = lm.states(tokens_BT, positions_BT=positions_BT, attend=attend_BTS, lower_BTD=lower)
+    except (TypeError, ValueError, IndexError, AttributeError):
+        return 0  # an architecture whose blocks need more than the states below them
+    return lm.split if torch.allclose(again, whole, atol=1e-5, rtol=1e-5) else 0
 
 
 def _top_layers(n_layers: int, share: float) -> list[int]:

@@ -13,46 +13,34 @@ Shapes: N answers, T tokens, K real tokens of a batch laid end to end, P pairs, 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 LOG_RATIO_LIMIT = 20.0
-CHUNK_TOKENS = 256
-
-
-class Selected(NamedTuple):
-    """Of each state: the log-probability K of the token that was chosen and the entropy K (nats)."""
-
-    log_probs: Tensor
-    entropies: Tensor
+CHUNK_TOKENS = 128
+"""Rows of logits in memory at once: fewer read the output matrix too often, more no longer fit the caches."""
 
 
 class _SelectedLogProbs(torch.autograd.Function):
     """Log-probs of chosen tokens; d/d state = (W[token] - p @ W) / temperature is made in the forward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, states_KD: Tensor, weight_VD: Tensor, tokens_K: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        log_probs, entropies, gradients = [], [], []
+    def forward(ctx: Any, states_KD: Tensor, weight_VD: Tensor, tokens_K: Tensor, temperature: float) -> Tensor:
+        chosen, gradients = [], []
         needs_gradient = ctx.needs_input_grad[0]
         for states, tokens in zip(states_KD.split(CHUNK_TOKENS), tokens_K.split(CHUNK_TOKENS), strict=True):
-            log_probs_KV = functional.log_softmax((states @ weight_VD.T).float() / temperature, dim=-1)
-            probs_KV = log_probs_KV.exp()
-            log_probs.append(log_probs_KV.gather(1, tokens[:, None]).squeeze(1))
-            entropies.append(-torch.einsum("kv,kv->k", probs_KV, log_probs_KV))
+            log_probs_KV = log_softmax(states @ weight_VD.T, temperature)
+            chosen.append(log_probs_KV.gather(1, tokens[:, None]).squeeze(1))
             if needs_gradient:
-                mean_KD = probs_KV.to(weight_VD.dtype) @ weight_VD
-                gradients.append((weight_VD[tokens].float() - mean_KD.float()) / temperature)
+                mean_KD = log_probs_KV.exp_().to(weight_VD.dtype) @ weight_VD
+                gradients.append((at_least_float(weight_VD[tokens]) - mean_KD) / temperature)
         if needs_gradient:
             ctx.save_for_backward(torch.cat(gradients))
             ctx.dtype = states_KD.dtype
-        entropies_K = torch.cat(entropies)
-        ctx.mark_non_differentiable(entropies_K)
-        return torch.cat(log_probs), entropies_K
+        return torch.cat(chosen)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -60,9 +48,20 @@ class _SelectedLogProbs(torch.autograd.Function):
         return (grads[0][:, None] * gradients_KD).to(ctx.dtype), None, None, None
 
 
-def selected_log_probs(states_KD: Tensor, weight_VD: Tensor, tokens_K: Tensor, temperature: float) -> Selected:
-    """Log-probabilities of `tokens_K` under softmax(states @ W.T / temperature); the gradient goes to the states."""
-    return Selected(*_SelectedLogProbs.apply(states_KD, weight_VD, tokens_K, temperature))
+def at_least_float(tensor: Tensor) -> Tensor:
+    """In single precision, unless it is in double."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def log_softmax(logits_NV: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities N,V at a temperature, in single precision at least. `logits_NV` may be overwritten."""
+    wide_NV = at_least_float(logits_NV)
+    return torch.log_softmax(wide_NV if temperature == 1 else wide_NV.div_(temperature), dim=-1)
+
+
+def selected_log_probs(states_KD: Tensor, weight_VD: Tensor, tokens_K: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities K of `tokens_K` under softmax(states @ W.T / temperature); the gradient goes to the states."""
+    return _SelectedLogProbs.apply(states_KD, weight_VD, tokens_K, temperature)  # type: ignore[return-value]
 
 
 def token_rewards(log_ratio_NT: Tensor, scores_N: Tensor, mask_NT: Tensor, *, beta: float) -> Tensor:

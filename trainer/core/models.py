@@ -45,7 +45,21 @@ class LanguageModel(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def new_cache(self) -> KeyValueCache: ...
+    @property
+    def split(self) -> int:
+        """Blocks, from the bottom, that no adapter changes: what they make of a text holds for policy and base.
+
+        0 if all carry an adapter, or if the architecture can't be entered above its embeddings.
+        """
+        ...
+
+    def new_cache(self, tokens: int) -> KeyValueCache:
+        """An empty cache for about so many tokens a row."""
+        ...
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Inside, weights may be laid out for generation (adapters merged into the base); no gradients there."""
+        ...
 
     def states(
         self,
@@ -55,10 +69,12 @@ class LanguageModel(Protocol):
         attend: Tensor,
         layers: Sequence[int] = (),
         cache: KeyValueCache | None = None,
+        lower_BTD: Tensor | None = None,
     ) -> list[Tensor]:
         """Hidden states B,T,D: one for each of `layers` (1 = after the first block), then the final, normed one.
 
-        `attend` is a boolean B,S of real key tokens, or B,T,S of what each query may look at.
+        `attend` is a boolean B,S of real key tokens, or B,T,S of what each query may look at. `lower_BTD` are the
+        states after `split` blocks, which then need not be run again; `layers` must lie above them.
         """
         ...
 

@@ -176,5 +176,5 @@ def _log_probs(policy: Policy, groups: Sequence[Group], temperature: float) -> t
     row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
     tokens_K = packed.tokens_RL.flatten()[packed.places_NT[row_K, column_K]]
     states_KD = states.flatten(0, 1)[packed.sources_NT[row_K, column_K]]
-    found = selected_log_probs(states_KD, lm.head_weight(), tokens_K, temperature)
-    return found.log_probs, (packed.indices_N[row_K], column_K)
+    found_K = selected_log_probs(states_KD, lm.head_weight(), tokens_K, temperature)
+    return found_K, (packed.indices_N[row_K], column_K)

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from trainer.core.candidates import Candidate, Candidates
 from trainer.core.constraints import Gains, Limit, Multiplier, broken, start, step, total, values
@@ -33,7 +34,7 @@ from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Limits, Overseers, costs_of, imitation_loss, priced
 from trainer.core.packing import Group, group_answers, micro_batches, pack
-from trainer.core.rollout import Rollouts, SamplingConfig, look, sample
+from trainer.core.rollout import Rollouts, SamplingConfig, Tokens, look, sample
 
 SMALL_MODEL = 5_000_000
 """Parameters below which a model is a toy that needs (and can afford) more and larger steps."""
@@ -97,8 +98,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.minibatches <= self.prompts_per_iteration:
             raise ValueError("minibatches must be between 1 and prompts_per_iteration")
-        if self.answers_per_prompt < 2:
-            raise ValueError("answers_per_prompt must be 2 at least: each answer is compared with the others")
+        if self.answers_per_prompt < 1:
+            raise ValueError("answers_per_prompt must be 1 at least")
 
     @classmethod
     def for_size(cls, n_parameters: int) -> "PPOConfig":
@@ -176,6 +177,8 @@ class _Batch:
     kl_N: Tensor
     log_ratio_NT: Tensor
     features_NF: Tensor
+    lower: Mapping[Tokens, Tensor]
+    """States below the adapters; see `trainer.core.rollout.Looked`."""
 
     @property
     def kl(self) -> float:
@@ -352,6 +355,7 @@ def collect(
         rollouts.answers(),
         temperature=config.sampling.temperature,
         max_tokens=config.micro_batch_tokens,
+        keep_lower=True,
     )
     width = looked.log_probs_NT.shape[1]
     cut = replace(
@@ -364,7 +368,7 @@ def collect(
     )
     log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
     scores_N = reward(looked.features_NF).to(log_ratio_NT.device)
-    return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF)
+    return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF, looked.lower)
 
 
 def advantages(
@@ -387,7 +391,12 @@ def advantages(
 
 
 def leave_one_out(scores_N: Tensor, group: int) -> Tensor:
-    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together)."""
+    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together).
+
+    With one answer to a prompt there is nothing to compare it with, and the score stays as it is.
+    """
+    if group == 1:
+        return scores_N
     scores_PG = scores_N.view(-1, group)
     others_PG = (scores_PG.sum(1, keepdim=True) - scores_PG) / (group - 1)
     return (scores_PG - others_PG).flatten()
@@ -534,7 +543,7 @@ class _Trainer:
         n_tokens = int(old.mask_NT[rows].sum())
         self.optimizer.zero_grad(set_to_none=True)
         for groups in micro_batches(minibatch, config.micro_batch_tokens):
-            new_K, values_K, at = self._forward(groups)
+            new_K, values_K, at = self._forward(groups, batch.lower)
             old_K = old.log_probs_NT[at]
             surrogate = policy_loss(new_K, old_K, advantages_NT[at], clip=config.clip)
             value = value_loss(values_K, old.values_NT[at], returns_NT[at], clip=config.value_clip)
@@ -551,13 +560,18 @@ class _Trainer:
         tally.tokens += n_tokens
         tally.steps += 1
 
-    def _forward(self, groups: list[Group]) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def _forward(
+        self, groups: list[Group], lower: Mapping[Tokens, Tensor]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """New log-probs K, new values K, and where (answer, token) these stand in the batch."""
         lm = self.policy.lm
         packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
-        states_RLD = lm.states(packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL)[-1]
+        lower_RLD = pad_sequence([lower[g.indices] for g in groups], batch_first=True) if lower else None
+        states_RLD = lm.states(
+            packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, lower_BTD=lower_RLD
+        )[-1]
         row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
         states_KD = states_RLD.flatten(0, 1)[packed.sources_NT[row_K, column_K]]
         tokens_K = packed.tokens_RL.flatten()[packed.places_NT[row_K, column_K]]
-        found = selected_log_probs(states_KD, lm.head_weight(), tokens_K, self.config.sampling.temperature)
-        return found.log_probs, self.policy.values(states_KD), (packed.indices_N[row_K], column_K)
+        new_K = selected_log_probs(states_KD, lm.head_weight(), tokens_K, self.config.sampling.temperature)
+        return new_K, self.policy.values(states_KD), (packed.indices_N[row_K], column_K)

@@ -10,13 +10,13 @@ Shapes: P prompts, G answers to each, N = P * G, T new tokens at most, L longest
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainer.core.losses import selected_log_probs
+from trainer.core.losses import log_softmax, selected_log_probs
 from trainer.core.models import LanguageModel, Policy
 from trainer.core.packing import Packed, group_answers, micro_batches, pack
 
@@ -61,6 +61,8 @@ class Looked:
 
     log_probs_NT: Tensor
     features_NF: Tensor
+    lower: Mapping[Tokens, Tensor]
+    """States L,D after the model's `split` blocks, of each group's row, by the group's `indices`; empty if not kept."""
 
 
 @torch.no_grad()
@@ -77,25 +79,26 @@ def sample(
     """
     lm, n_answers = policy.lm, len(prompts) * answers_per_prompt
     uniforms_NT = torch.rand(n_answers, config.max_new_tokens, generator=generator).to(lm.device)
-    decoding = _Decoding.start(lm, prompts, answers_per_prompt)
     shape = uniforms_NT.shape
     tokens = torch.full(shape, lm.pad_id, device=lm.device)
     mask = torch.zeros(shape, dtype=torch.bool, device=lm.device)
     log_probs, values, entropies = (torch.zeros(shape, device=lm.device) for _ in range(3))
-    for t in range(config.max_new_tokens):
-        rows = decoding.alive_A
-        log_probs_AV = torch.log_softmax(lm.logits(decoding.states_AD).float() / config.temperature, dim=-1)
-        probs_AV = log_probs_AV.exp()
-        tokens_A = draw(probs_AV, uniforms_NT[rows, t])
-        tokens[rows, t] = tokens_A
-        mask[rows, t] = True
-        log_probs[rows, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
-        entropies[rows, t] = -torch.einsum("av,av->a", probs_AV, log_probs_AV)
-        values[rows, t] = policy.values(decoding.states_AD)
-        going_A = tokens_A != lm.eos_id
-        if t + 1 == config.max_new_tokens or not bool(going_A.any()):
-            break
-        decoding.advance(tokens_A, going_A)
+    with lm.decoding():
+        decoding = _Decoding.start(lm, prompts, answers_per_prompt, config.max_new_tokens)
+        for t in range(config.max_new_tokens):
+            rows = decoding.alive_A
+            log_probs_AV = log_softmax(lm.logits(decoding.states_AD), config.temperature)
+            probs_AV = log_probs_AV.exp()
+            tokens_A = draw(probs_AV, uniforms_NT[rows, t])
+            tokens[rows, t] = tokens_A
+            mask[rows, t] = True
+            log_probs[rows, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
+            entropies[rows, t] = -probs_AV.mul_(log_probs_AV).sum(1)
+            values[rows, t] = policy.values(decoding.states_AD)
+            going_A = tokens_A != lm.eos_id
+            if t + 1 == config.max_new_tokens or not bool(going_A.any()):
+                break
+            decoding.advance(tokens_A, going_A)
     finished = ((tokens == lm.eos_id) & mask).any(1)
     repeated = tuple(tuple(p) for p in prompts for _ in range(answers_per_prompt))
     return Rollouts(repeated, tokens, mask, log_probs, values, entropies, finished)
@@ -111,13 +114,15 @@ def draw(probs_AV: Tensor, uniforms_A: Tensor) -> Tensor:
 class _Decoding:
     """The batch in flight: A answers that are not finished, their cache and their newest states."""
 
-    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int) -> None:
+    def __init__(
+        self, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int, new_tokens: int
+    ) -> None:
         longest = max(len(p) for p in prompts)
         padded = [[lm.pad_id] * (longest - len(p)) + list(p) for p in prompts]
         real = [[False] * (longest - len(p)) + [True] * len(p) for p in prompts]
         attend_PL = torch.tensor(real, device=lm.device)
         self.lm = lm
-        self.cache = lm.new_cache()
+        self.cache = lm.new_cache(longest + new_tokens)
         states_PD = lm.states(
             torch.tensor(padded, device=lm.device),
             positions_BT=(attend_PL.long().cumsum(1) - 1).clamp(min=0),
@@ -131,10 +136,12 @@ class _Decoding:
         self.alive_A = torch.arange(len(self.attend_AS), device=lm.device)
 
     @classmethod
-    def start(cls, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int) -> "_Decoding":
+    def start(
+        cls, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int, new_tokens: int
+    ) -> "_Decoding":
         if not prompts or any(len(p) == 0 for p in prompts):
             raise ValueError("give at least one prompt, each of at least one token")
-        return cls(lm, prompts, answers_per_prompt)
+        return cls(lm, prompts, answers_per_prompt, new_tokens)
 
     def advance(self, tokens_A: Tensor, going_A: Tensor) -> None:
         """Drop what is finished and read one token more of the others."""
@@ -164,13 +171,14 @@ def look(
     temperature: float = 1.0,
     max_tokens: int = 1024,
     log_probs_too: bool = True,
+    keep_lower: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Looked:
     """One forward pass of the frozen base over answers: reference log-probs and reward features.
 
     `answers` are aligned with `prompts` and end with EOS if it was drawn. Features leave EOS out, so that an answer
     read from a table and one cut at the token limit are seen alike. Without `log_probs_too` the output matrix, a fifth
-    of a small model's work, is left out, and the log-probs are zeros.
+    of a small model's work, is left out, and the log-probs are zeros. `keep_lower` keeps the states below the adapters.
     """
     weight_VD = lm.head_weight()
     longest = max(len(a) for a in answers)
@@ -178,20 +186,24 @@ def look(
     features: list[Tensor] = []
     order: list[Tensor] = []
     done = 0
-    layers = (feature_layer(lm.n_layers),)
+    keep = keep_lower and lm.split > 0
+    layers = (feature_layer(lm.n_layers), *((lm.split,) if keep else ()))
+    lower: dict[Tokens, Tensor] = {}
     with lm.reference():
         for batch in micro_batches(group_answers(prompts, answers), max_tokens):
             packed = pack(batch, pad_id=lm.pad_id, device=lm.device)
             states = lm.states(
                 packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, layers=layers
             )
+            if keep:
+                lower |= {g.indices: row[: g.n_tokens].clone() for g, row in zip(batch, states.pop(1), strict=True)}
             flat = [s.flatten(0, 1) for s in states]
             at = packed.mask_NT
             chosen = packed.tokens_RL.flatten()[packed.places_NT[at]]
             if log_probs_too:
                 found = selected_log_probs(flat[-1][packed.sources_NT[at]], weight_VD, chosen, temperature)
                 rows = torch.zeros(at.shape, device=lm.device)
-                rows[at] = found.log_probs
+                rows[at] = found
                 log_probs[packed.indices_N, : at.shape[1]] = rows
             features.append(_features(flat, packed, lm.eos_id))
             order.append(packed.indices_N)
@@ -201,7 +213,7 @@ def look(
     stacked = torch.cat(features)
     result = torch.empty_like(stacked)
     result[torch.cat(order)] = stacked
-    return Looked(log_probs, result)
+    return Looked(log_probs, result, lower)
 
 
 def _features(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:

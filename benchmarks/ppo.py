@@ -1,0 +1,176 @@
+"""CPU seconds and memory of a PPO update (rollout included), against TRL 1.12's PPOTrainer.
+
+Same model (Llama of hidden size 256 and 6 layers, random weights; vocabularies of 8k and 32k), same prompts, one thread,
+each side in a process of its own, in turn. Both train LoRA adapters of the same rank on the same matrices of the same
+layers. What differs is the point of it: TRL keeps a value model and a reward model beside the policy, we read values and
+reward features from the policy's own trunk; and an update here leaves out what a masked token would cost.
+A ratio of time is TRL's seconds by ours, the median over rounds, of the vocabulary on which we do worse; a ratio of memory
+is our peak above the loaded models by TRL's.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from dataclasses import asdict
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+
+from benchmarks.ppo_peers import EOS, PAD, Case
+from benchmarks.result import Result
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / "build" / "peers-trl-ppo"
+REQUIREMENTS = ("trl==1.12.0", "datasets==5.2.0")
+"""torch, transformers, peft and accelerate are the project's own, which TRL 1.12 accepts: one version on both sides."""
+VOCABULARIES = (8_000, 32_000)
+ROUNDS = 3
+EARLY_END = 0.05
+"""Chance of EOS at each token: a mean of 18 tokens where 48 are allowed."""
+
+
+def run() -> Result:
+    """Ratios `fp32_full`, `fp32_eos`, `fp32_separate_critic`, `memory_fp32`; with bf16 hardware those of bf16 too."""
+    python = _peers()
+    native = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore
+    ratios: dict[str, float] = {}
+    details: dict[str, float | str] = {"note": NOTE}
+    with tempfile.TemporaryDirectory(prefix="thumbwheel-ppo-") as folder:
+        for short, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+            if dtype == "bfloat16" and not native:
+                details["bf16"] = "not measured: this processor emulates bf16"
+                continue
+            _compare(Path(folder), short, dtype, python, ratios, details)
+    return Result("ppo", ratios, details)
+
+
+NOTE = "LoRA r8 on q, v, o of the top half on both sides; times are CPU seconds of one rollout and update, one thread"
+
+
+def _compare(
+    folder: Path, short: str, dtype: str, python: Path, ratios: dict[str, float], details: dict[str, float | str]
+) -> None:
+    """All cases of one number format, each for both vocabularies."""
+    memory: list[float] = []
+    for key, early, critic in (
+        (f"{short}_full", False, "shared"),
+        (f"{short}_eos", True, "shared"),
+        (f"{short}_separate_critic", False, "separate"),
+    ):
+        found: list[float] = []
+        for vocabulary in VOCABULARIES:
+            case = Case(str(_model(folder, vocabulary, early)), vocabulary, dtype=dtype, critic=critic)
+            pairs = [(_measure(sys.executable, "ours", case), _measure(str(python), "trl", case)) for _ in range(ROUNDS)]
+            found.append(statistics.median(theirs["cpu_seconds"] / ours["cpu_seconds"] for ours, theirs in pairs))
+            if key == f"{short}_full":
+                memory.append(statistics.median(ours["peak_mb"] / theirs["peak_mb"] for ours, theirs in pairs))
+            _tell(details, f"{key}_{vocabulary // 1000}k", pairs, found[-1])
+        if key != "bf16_separate_critic":
+            ratios[key] = min(found)
+    ratios[f"memory_{short}"] = max(memory)
+
+
+def _tell(
+    details: dict[str, float | str], name: str, pairs: list[tuple[dict[str, float], dict[str, float]]], ratio: float
+) -> None:
+    def middle(side: int, figure: str) -> float:
+        return statistics.median(pair[side][figure] for pair in pairs)
+
+    details[name] = (
+        f"{ratio:.2f}x: {middle(0, 'cpu_seconds'):.2f} s and {middle(0, 'peak_mb'):.0f} MB, "
+        f"TRL {middle(1, 'cpu_seconds'):.2f} s and {middle(1, 'peak_mb'):.0f} MB; "
+        f"tokens an answer {middle(0, 'length'):.1f} and {middle(1, 'length'):.1f}"
+    )
+
+
+def _measure(python: str, side: str, case: Case) -> dict[str, float]:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [python, "-m", "benchmarks.ppo_peers", side, json.dumps(asdict(case))],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"the benchmark's side {side!r} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _peers() -> Path:
+    """The Python of TRL's virtual environment, made on first use (about 60 MB, half a minute)."""
+    python = PEERS / "bin" / "python"
+    ready = PEERS / "ready"
+    if ready.is_file() and ready.read_text() == "\n".join(REQUIREMENTS):
+        return python
+    print(f"one-time set-up of {PEERS}: {', '.join(REQUIREMENTS)}", flush=True)
+    venv.create(PEERS, with_pip=True, clear=True)
+    site = next((PEERS / "lib").glob("python*/site-packages"))
+    (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    done = subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=False)
+    if done.returncode:
+        sys.exit(f"could not install {', '.join(REQUIREMENTS)} into {PEERS}: see pip's message above")
+    ready.write_text("\n".join(REQUIREMENTS))
+    return python
+
+
+@torch.no_grad()
+def _model(folder: Path, vocabulary: int, early: bool) -> Path:
+    """A random Llama and its tokenizer on disk; EOS comes with a chance of `EARLY_END` at each token, or never.
+
+    The first number of every embedding is the same, so the first of the final states nearly is, and EOS's row of the
+    output matrix can read from it what its logit shall be.
+    """
+    path = folder / f"{vocabulary}-{'early' if early else 'full'}"
+    if path.is_dir():
+        return path
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=EOS,
+        tie_word_embeddings=False,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    embedding.normal_()
+    embedding[:, 0] = 4.0
+    head[:, 0] = 0.0
+    head[[PAD, EOS]] = 0.0
+    states_D = model.model(torch.randint(3, vocabulary, (8, 32))).last_hidden_state.mean((0, 1))
+    others = torch.tensor(float(vocabulary)).log() + 0.5 * head.var() * 256
+    wanted = others + torch.tensor(EARLY_END / (1 - EARLY_END)).log() if early else torch.tensor(-30.0)
+    head[EOS, 0] = wanted / states_D[0]
+    head[PAD, 0] = -30.0 / states_D[0]
+    model.generation_config = transformers.GenerationConfig(eos_token_id=EOS, pad_token_id=PAD)
+    model.save_pretrained(path)
+    _tokenizer(vocabulary).save_pretrained(path)
+    return path
+
+
+def _tokenizer(vocabulary: int) -> transformers.PreTrainedTokenizerFast:
+    words = tokenizers.models.WordLevel({f"t{i}": i for i in range(vocabulary)}, unk_token="t2")
+    plain = tokenizers.Tokenizer(words)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token=f"t{PAD}", eos_token=f"t{EOS}", unk_token="t2", padding_side="left"
+    )
