@@ -70,6 +70,10 @@ class RewardSettings(_Nested):
     l2_grid: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     spread_discount: Annotated[float, Field(ge=0)] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
+    folds: Annotated[int, Field(ge=2)] | None = None
+    remove_length: bool | None = None
+    rater_spread: Annotated[float, Field(ge=0)] | None = None
+    one_sided_raters: Annotated[int, Field(ge=2)] | None = None
 
 
 class GateSettings(_Nested):
