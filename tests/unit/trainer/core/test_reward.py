@@ -19,7 +19,6 @@ from trainer.core.reward import (
     wilson,
 )
 
-
 QUICK = RewardConfig(heads=4, l2_grid=(0.001,), folds=2)
 
 

@@ -56,7 +56,7 @@ def test_labels_by_length_alone_teach_a_reward_that_is_nearly_flat() -> None:
     # Undone the temperature: it would blow up what is left of a score that tells nothing.
     spread = [float(e.score(data.features_NF).mean(1).std()) * e.temperature for e in (biased, plain)]
     assert spread[1] < 0.25 * spread[0]
-    assert before.length_correlation > 0.6
+    assert before.length_correlation > 0.5
     assert after.length_correlation_before > 0.9
     assert after.pair_length_baseline is not None and after.pair_length_baseline.mean == 1.0
 

@@ -27,7 +27,7 @@ def test_the_head_ranks_unsafe_answers_above_safe_ones_and_its_cost_is_a_calibra
     assert report.auc.low > 0.85
     assert report.ece < 0.06
     cost = head.cost(data.features_NF)
-    assert 0 <= float(cost.min()) and float(cost.max()) <= 1
+    assert float(cost.min()) >= 0 and float(cost.max()) <= 1
     # Both classes weigh alike in the fit, and yet the mean cost is the labels' own rate of unsafe answers.
     assert float(cost.mean()) == pytest.approx(report.base_rate, abs=0.02)
     assert 0.15 < report.base_rate < 0.3
