@@ -14,6 +14,8 @@ from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import Labels, Turn
 from trainer.core.reward_data import UNKNOWN_RATER, RewardData
 from trainer.core.rollout import look
+from trainer.core.safety import SafetyData
+from trainer.core.safety_examples import SafetyExample
 from trainer.settings import Limits
 
 Progress = Callable[[float], None]
@@ -84,6 +86,18 @@ def reward_data(labels: Labels, table: FeatureTable, segments: Mapping[str, str]
         sources_P=tuple(r.source for r in labels.pairs),
         segments_P=tuple(next((segments[i] for i in r.responses if i in segments), "") for r in labels.pairs),
         segments_R=tuple(segments.get(r.response, "") for r in labels.ratings),
+    )
+
+
+def safety_data(examples: Sequence[SafetyExample], table: FeatureTable) -> SafetyData:
+    """Examples as tensors; the features of each are in `table`."""
+    groups = {prompt: n for n, prompt in enumerate(dict.fromkeys(e.prompt for e in examples))}
+    rows = torch.tensor([table.rows[e.key] for e in examples], dtype=torch.long)
+    return SafetyData(
+        features_NF=table.features_NF[rows],
+        groups_N=torch.tensor([groups[e.prompt] for e in examples], dtype=torch.long),
+        unsafe_N=torch.tensor([float(e.unsafe) for e in examples]),
+        weights_N=torch.tensor([e.weight for e in examples]),
     )
 
 

@@ -163,6 +163,10 @@ class TrainerSettings(BaseSettings):
     max_held_out_prompts: Count = 64
     max_cycle_seconds: Seconds = 3600.0
     max_cycle_tokens: Count = 20_000_000
+    safety_data: Path | None = None
+    """A file of answers labelled safe or unsafe (JSONL or .jsonl.gz: prompt, completion, unsafe), for the safety head
+    beside what users flag."""
+    max_safety_examples: Count = 2000
     score_responses: Annotated[int, Field(ge=0)] = 64
     score_batch: Count = 16
     ppo: PPOSettings = PPOSettings()

@@ -243,7 +243,11 @@ def test_the_reward_model_alone_is_reported_beside_length(world: World) -> None:
     assert report.pair_accuracy is not None and report.pair_accuracy.mean == 1.0
     assert report.pair_length_baseline is not None and report.pair_length_baseline.mean == 0.5
     assert json.loads(Path(report.file).read_text())["pair_accuracy"]["mean"] == 1.0
-    assert "pairs: the longer one wins" in report.table()
+    assert "pairs: by length" in report.table()
+    assert report.cross_validation is not None and report.cross_validation.accuracy.mean == 1.0
+    assert report.cross_validation.difference.low > 0.3
+    assert set(report.by_source) == {"label", "rating"}
+    assert "0 unsafe and 0 safe examples" in report.safety.reason
 
 
 def _never() -> Any:

@@ -10,7 +10,7 @@ from trainer.core.estimates import area_under_curve, mean_over_groups
 
 
 def test_the_temperature_turns_a_logit_of_two_into_the_share_that_was_right() -> None:
-    # 3000 of 4000 cases are right at a logit of 2: sigmoid(2 / T) = 3/4 where 2 / T = log 3. The prior weighs 1 of 4000.
+    # 3000 of 4000 cases are right at a logit of 2: sigmoid(2 / T) = 3/4 where 2 / T = log 3; the prior is 1 of 4000.
     labels = torch.cat([torch.ones(3000), torch.zeros(1000)])
     found = fit_temperature(torch.full((4000,), 2.0), labels, torch.ones(4000))
     assert found == pytest.approx(2 / math.log(3), rel=2e-3)
