@@ -15,10 +15,10 @@ import torch
 
 from schemas.errors import NotEnoughData
 from schemas.ids import new_cycle_id
+from trainer.adapters.answers_file import read_safety_file
 from trainer.adapters.files import write_whole
 from trainer.adapters.lake import TrainerLake
 from trainer.adapters.pins import Pins
-from trainer.adapters.safety_file import read_safety_file
 from trainer.core import reward
 from trainer.core.dataset import Labels, all_labels
 from trainer.core.safety import SafetyConfig, fit_safety

@@ -32,6 +32,7 @@ from trainer.core.safety_examples import FlagRow
 logger = logging.getLogger(__name__)
 
 WRITE_ATTEMPTS = 8
+SCANNED_ANSWERS = 20_000
 _JUDGED = ("prompt_id", "prompt", "weight", "source", "rater_id", "tenant", "judged_at")
 _RATING = ("rating_id", "completion", "label", "response_id", *_JUDGED)
 _PAIR = ("preference_id", "chosen", "rejected", "chosen_response_id", "rejected_response_id", *_JUDGED)
@@ -132,14 +133,27 @@ class TrainerLake:
         Scores are for choosing what labelers are asked, and what they answer is learned from: answers whose consent
         doesn't cover training are left out.
         """
-        pin = self._newest(tables.RESPONSES)
-        if pin is None or limit < 1:
+        if limit < 1:
             return []
-        newest = self._responses(pin, ["response_id", "prompt_id", "prompt", "completion", "version"], limit)
-        scored = self._scored(reward_model)
-        rows = newest.filter(
-            ~pl.col("response_id").is_in(list(scored)) & (pl.col("completion").str.strip_chars() != "")
-        )
+        scored = self.scored(reward_model)
+        return [a for a in self._answers(limit, pl.lit(True)) if a.response_id not in scored]
+
+    def answers(self, *, limit: int, version: str | None = None, since: datetime | None = None) -> list[Answer]:
+        """The newest answers of production, newest first: of one version or from a moment on, if asked.
+
+        Looked for among the newest `SCANNED_ANSWERS`. Answers whose consent doesn't cover training are left out.
+        """
+        wanted = pl.lit(True) if version is None else pl.col("version") == version
+        if since is not None:
+            wanted &= pl.col("event_time") >= since
+        return self._answers(SCANNED_ANSWERS, wanted)[:limit]
+
+    def _answers(self, newest: int, wanted: pl.Expr) -> list[Answer]:
+        pin = self._newest(tables.RESPONSES)
+        if pin is None:
+            return []
+        columns = ["response_id", "prompt_id", "prompt", "completion", "version", "event_time"]
+        rows = self._responses(pin, columns, newest).filter((pl.col("completion").str.strip_chars() != "") & wanted)
         return [
             Answer(r["response_id"], r["prompt_id"], _turns(r["prompt"]), r["completion"], r["version"])
             for r in rows.sort("response_id", descending=True).iter_rows(named=True)
@@ -255,7 +269,8 @@ class TrainerLake:
             glob=False,
         )
 
-    def _scored(self, reward_model: str) -> set[str]:
+    def scored(self, reward_model: str) -> set[str]:
+        """Ids of the answers that this reward model has scored."""
         handle = self._open(tables.SCORES)
         if handle is None:
             return set()

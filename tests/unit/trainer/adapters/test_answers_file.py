@@ -1,4 +1,4 @@
-"""The labelled file of safe and unsafe answers."""
+"""Files of answers, labelled safe or unsafe or not at all."""
 
 import gzip
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import SettingsError
-from trainer.adapters.safety_file import read_safety_file
+from trainer.adapters.answers_file import read_answers, read_safety_file
 
 
 def written(folder: Path, *rows: object) -> Path:
@@ -60,3 +60,9 @@ def test_a_file_that_is_empty_or_not_there_is_refused(tmp_path: Path) -> None:
         read_safety_file(written(tmp_path), limit=10)
     with pytest.raises(SettingsError, match="can't be read"):
         read_safety_file(tmp_path / "none.jsonl", limit=10)
+
+
+def test_answers_to_score_come_from_the_top_with_who_gave_them(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "completion": f"c{n}", "version": "v2" if n else None} for n in range(3)]
+    found = read_answers(written(tmp_path, *rows), limit=2)
+    assert [(a.completion, a.version) for a in found] == [("c0", "file"), ("c1", "v2")]
