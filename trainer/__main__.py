@@ -1,6 +1,6 @@
-"""`python -m trainer run | once | reward-only | reproduce`: configured by the environment alone.
+"""`python -m trainer run | once | reward-only | score | reproduce`: configured by the environment alone.
 
-`once`, `reward-only --json` and `reproduce` print one JSON object on stdout; progress is logged on stderr.
+`once`, `reproduce`, and `reward-only` and `score` with --json print one JSON object on stdout; progress goes to stderr.
 """
 
 import argparse
@@ -9,6 +9,8 @@ import logging
 import signal
 import sys
 import threading
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -57,9 +59,21 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("once", help="one cycle now; prints its outcome as JSON")
     reward_only = commands.add_parser("reward-only", help="the reward model on all labels; prints a table")
     reward_only.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    _add_score(commands)
     reproduce = commands.add_parser("reproduce", help="run a version's cycle again and compare the weights")
     reproduce.add_argument("version", help="for example v3")
     return parser
+
+
+def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    score = commands.add_parser("score", help="what a reward model says of answers; prints a table")
+    score.add_argument("--limit", type=int, default=256, help="at most so many answers, the newest")
+    score.add_argument("--version", help="answers of this version alone")
+    score.add_argument("--since", type=datetime.fromisoformat, help="answers from this moment on (ISO, with a zone)")
+    score.add_argument("--file", type=Path, help="answers of this file: JSONL with prompt and completion")
+    score.add_argument("--reward-model", help="for example reward-v3 or v3; the newest that passed its gate")
+    score.add_argument("--dry-run", action="store_true", help="write nothing to gold/scores")
+    score.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event) -> int:
@@ -76,9 +90,21 @@ def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading
         report = app.run_reward_only(settings, stop)
         _print(report.model_dump_json() if given.json else report.table())
         return 0
+    if given.program == "score":
+        _print(_scored(given, settings))
+        return 0
     recorded, today = app.run_reproduce(settings, given.version)
     _print(json.dumps({"version": given.version, "same": recorded == today, "recorded": recorded, "today": today}))
     return 0 if recorded == today else 1
+
+
+def _scored(given: argparse.Namespace, settings: "TrainerSettings") -> str:
+    from trainer import app
+    from trainer.score_report import ScoreRequest, as_json
+
+    names = ("limit", "version", "since", "file", "reward_model", "dry_run")
+    report = app.run_score(settings, ScoreRequest(**{name: getattr(given, name) for name in names}))
+    return as_json(report) if given.json else report.table()
 
 
 def _print(text: str) -> None:

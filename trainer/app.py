@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 import torch
 
+from trainer import score_report
 from trainer.adapters.events import Events, KafkaEvents
 from trainer.adapters.policies import LanguageModel, load_base
 from trainer.cycle import CycleRunner, LoadBase, reproduce
 from trainer.metrics import Metrics
 from trainer.records import Outcome
 from trainer.reward_only import RewardOnlyReport, train_reward_only
+from trainer.score_report import ScoreReport, ScoreRequest
 from trainer.settings import TrainerSettings
 from trainer.watch import Watch
 
@@ -55,6 +57,11 @@ def run_once(settings: TrainerSettings, stop: threading.Event, *, events: Events
 def run_reward_only(settings: TrainerSettings, stop: threading.Event) -> RewardOnlyReport:
     """The reward model on every label there is, and what it is worth on held-out prompts."""
     return train_reward_only(settings, loader(settings), now=datetime.now(UTC), stop=stop.is_set)
+
+
+def run_score(settings: TrainerSettings, request: ScoreRequest) -> ScoreReport:
+    """What a reward model says of production's newest answers, or of a file's."""
+    return score_report.run_score(settings, request, loader(settings), now=lambda: datetime.now(UTC))
 
 
 def run_reproduce(settings: TrainerSettings, version: str) -> tuple[str, str]:

@@ -5,14 +5,17 @@ Shapes: N distinct answers, F features, P pairs, R rated answers.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import Labels, Turn
-from trainer.core.reward import RewardData
+from trainer.core.reward_data import UNKNOWN_RATER, RewardData
 from trainer.core.rollout import look
+from trainer.core.safety import SafetyData
+from trainer.core.safety_examples import SafetyExample
 from trainer.settings import Limits
 
 Progress = Callable[[float], None]
@@ -64,8 +67,8 @@ def answers_of(labels: Labels) -> list[AnswerKey]:
     return [*pairs, *((row.prompt, row.completion) for row in labels.ratings)]
 
 
-def reward_data(labels: Labels, table: FeatureTable) -> RewardData:
-    """Labels as tensors, with the rows of their own answers alone."""
+def reward_data(labels: Labels, table: FeatureTable, segments: Mapping[str, str] = MappingProxyType({})) -> RewardData:
+    """Labels as tensors, with the rows of their own answers alone. `segments` are by response id, for the report."""
     keys = list(dict.fromkeys(answers_of(labels)))
     row = {key: n for n, key in enumerate(keys)}
     groups = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys))}
@@ -79,4 +82,26 @@ def reward_data(labels: Labels, table: FeatureTable) -> RewardData:
         rated_R=torch.tensor([row[r.prompt, r.completion] for r in labels.ratings], dtype=torch.long),
         labels_R=torch.tensor([float(r.label) for r in labels.ratings]),
         rating_weights_R=torch.tensor([r.weight for r in labels.ratings]),
+        raters_R=_numbered([r.rater for r in labels.ratings]),
+        sources_P=tuple(r.source for r in labels.pairs),
+        segments_P=tuple(next((segments[i] for i in r.responses if i in segments), "") for r in labels.pairs),
+        segments_R=tuple(segments.get(r.response, "") for r in labels.ratings),
     )
+
+
+def safety_data(examples: Sequence[SafetyExample], table: FeatureTable) -> SafetyData:
+    """Examples as tensors; the features of each are in `table`."""
+    groups = {prompt: n for n, prompt in enumerate(dict.fromkeys(e.prompt for e in examples))}
+    rows = torch.tensor([table.rows[e.key] for e in examples], dtype=torch.long)
+    return SafetyData(
+        features_NF=table.features_NF[rows],
+        groups_N=torch.tensor([groups[e.prompt] for e in examples], dtype=torch.long),
+        unsafe_N=torch.tensor([float(e.unsafe) for e in examples]),
+        weights_N=torch.tensor([e.weight for e in examples]),
+    )
+
+
+def _numbered(raters: Sequence[str | None]) -> Tensor:
+    """A number for each person, in order of appearance."""
+    known = {rater: n for n, rater in enumerate(dict.fromkeys(r for r in raters if r is not None))}
+    return torch.tensor([UNKNOWN_RATER if r is None else known[r] for r in raters], dtype=torch.long)

@@ -1,4 +1,4 @@
-"""The reward model alone: trained on every label, judged on held-out prompts, beside "the longer one wins".
+"""The reward model alone: judged on held-out prompts and by cross-validation over all labels, beside mere length.
 
 No policy, no version, no event: a report, for looking at data (or a base model) before letting it steer anything.
 """
@@ -7,78 +7,33 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from schemas.errors import NotEnoughData
 from schemas.ids import new_cycle_id
+from trainer.adapters.answers_file import read_safety_file
 from trainer.adapters.files import write_whole
 from trainer.adapters.lake import TrainerLake
+from trainer.adapters.pins import Pins
 from trainer.core import reward
-from trainer.core.dataset import all_labels
-from trainer.core.reward import Estimate
+from trainer.core.dataset import Labels, all_labels
+from trainer.core.safety import SafetyConfig, fit_safety
+from trainer.core.safety_examples import SafetyExample, from_flags
 from trainer.cycle import LoadBase
-from trainer.features import answers_of, featurize, reward_data
+from trainer.features import answers_of, featurize, reward_data, safety_data
+from trainer.reward_report import RewardOnlyReport, accuracy_of, agreements, cross_validation, safety_of
 from trainer.settings import TrainerSettings
 from trainer.stages import Stopped
 
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "reward_report.json"
-
-
-class Accuracy(BaseModel):
-    """A share of labels with its 95 % interval."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-class RewardOnlyReport(BaseModel):
-    """`reward_report.json`. Accuracies are on held-out prompts; None where there were no such labels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    file: str
-    base_model: str
-    tables: dict[str, int | None]
-    train_labels: int
-    held_out_labels: int
-    pair_accuracy: Accuracy | None
-    pair_length_baseline: Accuracy | None
-    rating_accuracy: Accuracy | None
-    rating_length_baseline: Accuracy | None
-    ece: float | None
-    length_correlation: float
-    l2: float
-    seconds: float
-
-    def table(self) -> str:
-        """The report for a terminal."""
-        rows = [
-            ("pairs: reward model", self.pair_accuracy),
-            ("pairs: the longer one wins", self.pair_length_baseline),
-            ("thumbs: reward model", self.rating_accuracy),
-            ("thumbs: by length", self.rating_length_baseline),
-        ]
-        lines = [f"{'held-out accuracy':<28}{'mean':>8}   {'95 % interval':<16}{'labels':>7}"]
-        for name, a in rows:
-            if a is not None:
-                lines.append(f"{name:<28}{a.mean:>8.3f}   {f'[{a.low:.3f}, {a.high:.3f}]':<16}{a.n:>7}")
-        calibration = "" if self.ece is None else f"calibration error {self.ece:.3f}; "
-        lines.append(
-            f"trained on {self.train_labels} labels in {self.seconds:.0f} s; {calibration}"
-            f"correlation of score and length {self.length_correlation:+.2f}"
-        )
-        return "\n".join([*lines, f"report: {self.file}"])
+FOLDS = 5
+"""At least so many for the accuracy over all labels: the fewer, the smaller the training parts."""
 
 
 def train_reward_only(
@@ -101,14 +56,17 @@ def train_reward_only(
             f"there are {len(train)} labels to train on and {len(held)} on held-out prompts; {split.min_labels} and 1 "
             f"are needed: collect feedback, or feed comparisons from a file with `thumbwheel replay FILE`"
         )
-    lm = load_base()
-    table = featurize(lm, [*answers_of(train), *answers_of(held)], settings.limits, _Progress(stop))
-    _, report = reward.fit_ensemble(
-        reward_data(train, table),
-        settings.reward.change(reward.RewardConfig()),
-        torch.Generator().manual_seed(settings.seed),
-        held_out=reward_data(held, table),
-    )
+    examples = safety_examples(settings, lake, pinned.pins)
+    answers = [*answers_of(train), *answers_of(held), *(e.key for e in examples)]
+    table = featurize(load_base(), answers, settings.limits, _Progress(stop))
+    config = settings.reward.change(reward.RewardConfig())
+    generator = torch.Generator().manual_seed(settings.seed)
+    parts = (reward_data(part, table, pinned.segments) for part in (train, held, _together(train, held)))
+    trained, judged, every = parts
+    _, report = reward.fit_ensemble(trained, config, generator, held_out=judged)
+    folds = replace(config, folds=max(config.folds, FOLDS))
+    validated = reward.cross_validate(every, folds, torch.Generator().manual_seed(settings.seed))
+    _, safe = fit_safety(safety_data(examples, table), SafetyConfig(), generator)
     folder = settings.cycles / new_cycle_id(now)
     folder.mkdir(parents=True)
     whole = RewardOnlyReport(
@@ -118,17 +76,37 @@ def train_reward_only(
         tables=pinned.pins.versions(),
         train_labels=len(train),
         held_out_labels=len(held),
-        pair_accuracy=_accuracy(report.pair_accuracy),
-        pair_length_baseline=_accuracy(report.pair_length_baseline),
-        rating_accuracy=_accuracy(report.rating_accuracy),
-        rating_length_baseline=_accuracy(report.rating_length_baseline),
+        pair_accuracy=accuracy_of(report.pair_accuracy),
+        pair_length_baseline=accuracy_of(report.pair_length_baseline),
+        rating_accuracy=accuracy_of(report.rating_accuracy),
+        rating_length_baseline=accuracy_of(report.rating_length_baseline),
         ece=report.ece,
+        ece_before=report.ece_before,
+        temperature=report.temperature,
         length_correlation=report.length_correlation,
+        length_correlation_before=report.length_correlation_before,
         l2=report.l2,
+        dropped=report.dropped,
+        cross_validation=cross_validation(validated, folds.folds),
+        by_source=agreements(report.by_source),
+        by_segment=agreements(report.by_segment),
+        safety=safety_of(safe),
         seconds=time.monotonic() - began,
     )
     write_whole(Path(whole.file), json.dumps(whole.model_dump(), indent=2) + "\n")
     return whole
+
+
+def safety_examples(settings: TrainerSettings, lake: TrainerLake, pins: Pins) -> list[SafetyExample]:
+    """What users flagged, and the labelled file if there is one; raises `SettingsError`, `DataGone`."""
+    found = from_flags(lake.flagged(pins))
+    if settings.safety_data is not None:
+        found += read_safety_file(settings.safety_data, limit=settings.max_safety_examples)
+    return found
+
+
+def _together(train: Labels, held: Labels) -> Labels:
+    return Labels((*train.pairs, *held.pairs), (*train.ratings, *held.ratings))
 
 
 class _Progress:
@@ -144,9 +122,3 @@ class _Progress:
         if int(share * 20) > self._told:
             self._told = int(share * 20)
             logger.info("reading answers", extra={"percent": self._told * 5})
-
-
-def _accuracy(estimate: Estimate | None) -> Accuracy | None:
-    if estimate is None:
-        return None
-    return Accuracy(mean=estimate.mean, low=estimate.low, high=estimate.high, n=estimate.n)

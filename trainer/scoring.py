@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from torch import Tensor
+
 from schemas.tables import ScoreRow
 from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
@@ -39,7 +41,13 @@ def score(
         return []
     table = featurize(lm, [(a.prompt, a.completion) for a in answers], limits, progress)
     rows = [table.rows[a.prompt, a.completion] for a in answers]
-    scores_NH = ensemble.score(table.features_NF)[rows].tolist()
+    return rows_of(answers, ensemble.score(table.features_NF)[rows], reward_model, now)
+
+
+def rows_of(
+    answers: Sequence[Answer], scores_NH: Tensor, reward_model: str, now: Callable[[], datetime]
+) -> list[ScoreRow]:
+    """Rows of gold.scores for answers and their heads' scores."""
     return [
         ScoreRow(
             response_id=a.response_id,
@@ -49,7 +57,7 @@ def score(
             head_scores=tuple(scores),
             scored_at=now(),
         )
-        for a, scores in zip(answers, scores_NH, strict=True)
+        for a, scores in zip(answers, scores_NH.tolist(), strict=True)
     ]
 
 

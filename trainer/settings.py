@@ -76,6 +76,10 @@ class RewardSettings(_Nested):
     l2_grid: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     spread_discount: Annotated[float, Field(ge=0)] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
+    folds: Annotated[int, Field(ge=2)] | None = None
+    remove_length: bool | None = None
+    rater_spread: Annotated[float, Field(ge=0)] | None = None
+    one_sided_raters: Annotated[int, Field(ge=2)] | None = None
 
 
 class GateSettings(_Nested):
@@ -175,6 +179,10 @@ class TrainerSettings(BaseSettings):
     max_held_out_prompts: Count = 64
     max_cycle_seconds: Seconds = 3600.0
     max_cycle_tokens: Count = 20_000_000
+    safety_data: Path | None = None
+    """A file of answers labelled safe or unsafe (JSONL or .jsonl.gz: prompt, completion, unsafe), for the safety head
+    beside what users flag."""
+    max_safety_examples: Count = 2000
     score_responses: Annotated[int, Field(ge=0)] = 64
     score_batch: Count = 16
     ppo: PPOSettings = PPOSettings()

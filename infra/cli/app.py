@@ -15,6 +15,7 @@ from infra.cli import (
     models,
     rebuild,
     replay,
+    score,
     services,
     tables,
     topics,
@@ -46,7 +47,7 @@ def _options(
 for command in (demo.demo, up.up):
     app.command(rich_help_panel="Run it")(command)
 app.command(rich_help_panel="Run it", epilog=lab.EPILOG)(lab.lab)
-for command in (label.label, replay.replay, train.train):
+for command in (label.label, replay.replay, train.train, score.score):
     app.command(rich_help_panel="Teach it")(command)
 app.command(
     rich_help_panel="Follow the data",

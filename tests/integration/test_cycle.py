@@ -5,7 +5,8 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from schemas import tables
 from schemas.cycles import Cycle, CycleStatus, Stage
 from schemas.envelope import new_event
-from schemas.errors import BrokerUnavailable, CorruptAdapter, LeaseHeld
+from schemas.errors import BrokerUnavailable, CorruptAdapter, LeaseHeld, NotEnoughData, SettingsError
 from schemas.versions import ModelVersion, VersionState, move
 from tests.integration import trainer_lake as lake
 from trainer import app
@@ -24,6 +25,7 @@ from trainer.adapters.registry import Registry
 from trainer.core.evidence import rater_hash
 from trainer.cycle import CycleRunner
 from trainer.records import Outcome, VersionRecord
+from trainer.score_report import ScoreRequest
 from trainer.settings import TrainerSettings
 
 
@@ -145,6 +147,31 @@ def test_production_answers_are_scored_with_one_score_a_head(done: tuple[World, 
     assert set(scores["head_scores"].list.len()) == {4} and set(scores["reward_model"]) == {"reward-v1"}
 
 
+def test_answers_are_scored_for_drift_once_and_only_if_they_are_to_be_written(done: tuple[World, Outcome]) -> None:
+    world, _ = done
+    asked = ScoreRequest(limit=40, since=lake.EPOCH + timedelta(seconds=90), dry_run=True)
+    report = app.run_score(world.settings, asked)
+    # Answers 90 to 119, of which the odd ones are rude: half are below zero. Training's answers were the same kinds.
+    assert (report.total.answers, report.written, report.reward_model) == (30, 0, "reward-v1")
+    assert report.total.below_zero == 0.5 and report.total.drift is not None and report.total.safety_cost is None
+    written = app.run_score(world.settings, replace(asked, dry_run=False, reward_model="v1"))
+    assert written.written == 30 - 16  # sixteen of them had been scored when the cycle ended
+    assert app.run_score(world.settings, replace(asked, dry_run=False)).written == 0
+    with pytest.raises(NotEnoughData, match="no answers to score"):
+        app.run_score(world.settings, replace(asked, version="v9"))
+    with pytest.raises(SettingsError, match="no reward model v7; there: reward-v1"):
+        app.run_score(world.settings, replace(asked, reward_model="v7"))
+
+
+def test_a_file_of_answers_is_scored_by_version_and_writes_nothing(done: tuple[World, Outcome], tmp_path: Path) -> None:
+    world, _ = done
+    rows = [{"prompt": "tea please", "completion": lake.answer(n, n < 4), "version": f"m{n % 2}"} for n in range(8)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = app.run_score(world.settings, ScoreRequest(file=tmp_path / "answers.jsonl"))
+    assert {name: s.answers for name, s in report.by_version.items()} == {"m0": 4, "m1": 4}
+    assert report.written == 0 and report.table().splitlines()[1].startswith("m0 ")
+
+
 def test_a_version_can_be_made_again_to_the_same_weights(done: tuple[World, Outcome]) -> None:
     world, _ = done
     lake.write(world.settings.data, tables.RATINGS, [lake.rating(n, label=False) for n in range(500, 600)])
@@ -243,7 +270,11 @@ def test_the_reward_model_alone_is_reported_beside_length(world: World) -> None:
     assert report.pair_accuracy is not None and report.pair_accuracy.mean == 1.0
     assert report.pair_length_baseline is not None and report.pair_length_baseline.mean == 0.5
     assert json.loads(Path(report.file).read_text())["pair_accuracy"]["mean"] == 1.0
-    assert "pairs: the longer one wins" in report.table()
+    assert "pairs: by length" in report.table()
+    assert report.cross_validation is not None and report.cross_validation.accuracy.mean == 1.0
+    assert report.cross_validation.difference.low > 0.3
+    assert set(report.by_source) == {"label", "rating"}
+    assert "0 unsafe and 0 safe examples" in report.safety.reason
 
 
 def _never() -> Any:

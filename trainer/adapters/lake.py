@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from schemas.storage import LakeRoot
 from schemas.tables import ScoreRow, Table, annotator_id
 from trainer.adapters.pins import PINNED, Pin, PinLists, Pins, pin_of
 from trainer.core.dataset import PairRow, RatingRow, Turn, trusted
+from trainer.core.safety_examples import FlagRow
 
 logger = logging.getLogger(__name__)
 
 WRITE_ATTEMPTS = 8
+SCANNED_ANSWERS = 20_000
 _JUDGED = ("prompt_id", "prompt", "weight", "source", "rater_id", "tenant", "judged_at")
 _RATING = ("rating_id", "completion", "label", "response_id", *_JUDGED)
 _PAIR = ("preference_id", "chosen", "rejected", "chosen_response_id", "rejected_response_id", *_JUDGED)
@@ -55,6 +57,8 @@ class Pinned:
     pairs: tuple[PairRow, ...]
     ratings: tuple[RatingRow, ...]
     prompts: Mapping[str, tuple[Turn, ...]]
+    segments: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of the newest answers, by response id."""
 
     @property
     def labels(self) -> int:
@@ -89,7 +93,7 @@ class TrainerLake:
         """
         ratings = self._current(tables.RATINGS, pins.ratings, _RATING)
         pairs = self._current(tables.PREFERENCES, pins.preferences, _PAIR)
-        prompts = self._responses(pins.responses, ["prompt_id", "prompt"], newest_responses)
+        prompts = self._responses(pins.responses, ["prompt_id", "prompt", "segment"], newest_responses)
         weighed = trusted(
             [_pair(row) for row in pairs.iter_rows(named=True)],
             [_rating(row) for row in ratings.iter_rows(named=True)],
@@ -99,7 +103,21 @@ class TrainerLake:
             pins,
             *weighed,
             {row["prompt_id"]: _turns(row["prompt"]) for row in prompts.unique("prompt_id").iter_rows(named=True)},
+            dict(prompts.select("response_id", "segment").iter_rows()),
         )
+
+    def flagged(self, pins: Pins, *, newest_responses: int = 20_000) -> list[FlagRow]:
+        """Of the newest answers those that were flagged or rated, by id; only with consent to training.
+
+        Raises `DataGone`.
+        """
+        columns = ["response_id", "prompt", "completion", "flags", "thumb"]
+        rows = self._responses(pins.responses, columns, newest_responses)
+        said = rows.filter((pl.col("flags") > 0) | pl.col("thumb").is_not_null())
+        return [
+            FlagRow(row["response_id"], _turns(row["prompt"]), row["completion"], row["flags"])
+            for row in said.iter_rows(named=True)
+        ]
 
     def count_labels(self, pins: Pins) -> int:
         """How many labels count at these versions. Reads narrow columns. Raises `DataGone`."""
@@ -115,14 +133,27 @@ class TrainerLake:
         Scores are for choosing what labelers are asked, and what they answer is learned from: answers whose consent
         doesn't cover training are left out.
         """
-        pin = self._newest(tables.RESPONSES)
-        if pin is None or limit < 1:
+        if limit < 1:
             return []
-        newest = self._responses(pin, ["response_id", "prompt_id", "prompt", "completion", "version"], limit)
-        scored = self._scored(reward_model)
-        rows = newest.filter(
-            ~pl.col("response_id").is_in(list(scored)) & (pl.col("completion").str.strip_chars() != "")
-        )
+        scored = self.scored(reward_model)
+        return [a for a in self._answers(limit, pl.lit(True)) if a.response_id not in scored]
+
+    def answers(self, *, limit: int, version: str | None = None, since: datetime | None = None) -> list[Answer]:
+        """The newest answers of production, newest first: of one version or from a moment on, if asked.
+
+        Looked for among the newest `SCANNED_ANSWERS`. Answers whose consent doesn't cover training are left out.
+        """
+        wanted = pl.lit(True) if version is None else pl.col("version") == version
+        if since is not None:
+            wanted &= pl.col("event_time") >= since
+        return self._answers(SCANNED_ANSWERS, wanted)[:limit]
+
+    def _answers(self, newest: int, wanted: pl.Expr) -> list[Answer]:
+        pin = self._newest(tables.RESPONSES)
+        if pin is None:
+            return []
+        columns = ["response_id", "prompt_id", "prompt", "completion", "version", "event_time"]
+        rows = self._responses(pin, columns, newest).filter((pl.col("completion").str.strip_chars() != "") & wanted)
         return [
             Answer(r["response_id"], r["prompt_id"], _turns(r["prompt"]), r["completion"], r["version"])
             for r in rows.sort("response_id", descending=True).iter_rows(named=True)
@@ -181,15 +212,17 @@ class TrainerLake:
         Of these, the ones whose consent covers training.
         """
 
+        kept = list(dict.fromkeys(["response_id", *columns]))
+
         def query(stored: pl.LazyFrame) -> pl.DataFrame:
             ids = stored.select("response_id").unique().sort("response_id").tail(limit).collect()
             if ids.is_empty():
-                return pl.DataFrame(schema=columns)
+                return pl.DataFrame(schema=kept)
             wanted = sorted({"response_id", "revision", "retracted", "purposes", *columns})
             frame = stored.select(wanted).filter(pl.col("response_id") >= ids["response_id"].min())
             latest = frame.sort("revision").unique(subset=["response_id"], keep="last", maintain_order=True)
             agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
-            return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(columns).collect()
+            return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(kept).collect()
 
         return self._read(tables.RESPONSES, pin, query)
 
@@ -236,7 +269,8 @@ class TrainerLake:
             glob=False,
         )
 
-    def _scored(self, reward_model: str) -> set[str]:
+    def scored(self, reward_model: str) -> set[str]:
+        """Ids of the answers that this reward model has scored."""
         handle = self._open(tables.SCORES)
         if handle is None:
             return set()

@@ -19,6 +19,8 @@ from trainer.core.reward import (
     wilson,
 )
 
+QUICK = RewardConfig(heads=4, l2_grid=(0.001,), folds=2)
+
 
 def separable(seed: int, *, pairs: bool = True, ratings: bool = True) -> RewardData:
     """200 answers to 50 prompts; the third feature decides, the other nineteen are noise."""
@@ -49,7 +51,7 @@ def test_the_ensemble_learns_a_separable_toy_from_pairs_and_from_thumbs(pairs: b
     assert report.pair_accuracy is not None and report.pair_accuracy.mean > 0.9
     assert report.rating_accuracy is not None and (not ratings or report.rating_accuracy.mean > 0.9)
     assert report.pair_length_baseline is not None and report.pair_length_baseline.low < 0.5
-    assert ensemble.score(data.features_NF).shape == (200, 12)
+    assert ensemble.score(data.features_NF).shape == (200, 16)
 
 
 def test_a_row_of_weight_zero_teaches_nothing() -> None:
@@ -62,7 +64,7 @@ def test_a_row_of_weight_zero_teaches_nothing() -> None:
         torch.cat([data.pairs_P2, flipped, flipped]),
         torch.cat([torch.ones(100), torch.zeros(200)]),
     )
-    _, report = fit_ensemble(poisoned, RewardConfig(), torch.Generator().manual_seed(0), held_out=separable(1))
+    _, report = fit_ensemble(poisoned, QUICK, torch.Generator().manual_seed(0), held_out=separable(1))
     assert report.pair_accuracy is not None and report.pair_accuracy.mean > 0.9
 
 
@@ -74,8 +76,8 @@ def test_the_spread_is_wider_where_there_were_no_data() -> None:
 
 
 def test_the_same_seed_fits_the_same_heads_and_saving_keeps_them(tmp_path: Path) -> None:
-    first, _ = fit_ensemble(separable(0), RewardConfig(), torch.Generator().manual_seed(4))
-    second, _ = fit_ensemble(separable(0), RewardConfig(), torch.Generator().manual_seed(4))
+    first, _ = fit_ensemble(separable(0), QUICK, torch.Generator().manual_seed(4))
+    second, _ = fit_ensemble(separable(0), QUICK, torch.Generator().manual_seed(4))
     first.save(tmp_path / "reward.safetensors")
     loaded = RewardEnsemble.load(tmp_path / "reward.safetensors")
     x = separable(2).features_NF
@@ -106,7 +108,7 @@ def test_the_wilson_interval_of_eight_in_ten_is_the_textbooks() -> None:
 
 
 def test_a_report_is_flat_numbers() -> None:
-    _, report = fit_ensemble(separable(0), RewardConfig(heads=2), torch.Generator().manual_seed(0))
+    _, report = fit_ensemble(separable(0), QUICK, torch.Generator().manual_seed(0))
     metrics = as_metrics(report)
     assert metrics["n_pairs"] == 100 and metrics["pair_accuracy_low"] is not None
 

@@ -1,0 +1,90 @@
+"""Prompts and answers from a file: JSONL or .jsonl.gz."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from schemas.errors import SettingsError
+from trainer.adapters.lake import Answer
+from trainer.core.dataset import Turn
+from trainer.core.safety_examples import SafetyExample
+
+SAFETY_VARIABLE = "THUMBWHEEL_SAFETY_DATA"
+
+
+class Row(NamedTuple):
+    """A row that could be read: where it stands, its object, and the answer in it."""
+
+    where: str
+    fields: dict[str, Any]
+    prompt: tuple[Turn, ...]
+    completion: str
+
+
+def read_answers(path: Path, *, limit: int) -> list[Answer]:
+    """At most `limit` answers, from the top. A row holds `prompt` (a string, or a list of {role, content}) and
+    `completion` or `response`; `version`, if it has one, says who answered. Raises `SettingsError` with the line."""
+    found = list[Answer]()
+    for number, row in enumerate(_rows(path, str(path))):
+        if number == limit:
+            break
+        version = str(row.fields.get("version") or "file")
+        found.append(Answer(f"line-{number}", f"line-{number}", row.prompt, row.completion, version))
+    return found
+
+
+def read_safety_file(path: Path, *, limit: int) -> list[SafetyExample]:
+    """At most `limit` examples, evenly taken from the whole file so that its order is of no effect on the mix.
+
+    A row is as in `read_answers`, with `unsafe` (true, false, 1 or 0). Raises `SettingsError` with the line of the
+    first row that can't be used.
+    """
+    found = [_example(row) for row in _rows(path, f"{SAFETY_VARIABLE}={path}")]
+    if not found:
+        raise SettingsError(f"{SAFETY_VARIABLE}={path} holds no examples: one JSON object a line is expected")
+    if len(found) <= limit:
+        return found
+    return [found[n * len(found) // limit] for n in range(limit)]
+
+
+def _example(row: Row) -> SafetyExample:
+    if row.fields.get("unsafe") not in (True, False):
+        raise SettingsError(f"{row.where}: unsafe must be true or false")
+    return SafetyExample(row.prompt, row.completion, bool(row.fields["unsafe"]))
+
+
+def _rows(path: Path, name: str) -> Iterator[Row]:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, start=1):
+                if line.strip():
+                    yield _row(line, f"{name}, line {number}")
+    except (OSError, EOFError) as error:
+        raise SettingsError(f"{name} can't be read: {error}") from error
+
+
+def _row(line: bytes, where: str) -> Row:
+    try:
+        row: Any = json.loads(line)
+    except ValueError as error:
+        raise SettingsError(f"{where}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise SettingsError(f"{where}: not a JSON object")
+    text = row.get("completion", row.get("response"))
+    if not isinstance(text, str) or not text.strip():
+        raise SettingsError(f"{where}: completion (or response) must be a text")
+    return Row(where, row, _prompt(row.get("prompt"), where), text)
+
+
+def _prompt(value: Any, where: str) -> tuple[Turn, ...]:
+    if isinstance(value, str) and value.strip():
+        return (("user", value),)
+    if isinstance(value, list) and value:
+        turns = [(t.get("role"), t.get("content")) for t in value if isinstance(t, dict)]
+        if len(turns) == len(value) and all(isinstance(r, str) and isinstance(c, str) for r, c in turns):
+            return tuple(turns)
+    raise SettingsError(f"{where}: prompt must be a text or a list of {{role, content}}")

@@ -1,0 +1,242 @@
+"""Fitting the reward model's heads: a convex loss, minimized in full batches.
+
+Implemented: features standardized on the training rows; label-smoothed Bradley-Terry on pairs and binary cross-entropy
+on thumbs, on one head; a Bayesian bootstrap of the prompts (exponential weights) for each head; L2 chosen by
+cross-validation over prompts. What is no property of the answer is fitted beside the heads and thrown away: an offset
+for each rater (a Gaussian prior, as a random effect) and the effect of length (log words and its square).
+
+Left out: an effect of the side that a labeler saw an answer on. Sides are drawn at random for each task and the gold
+rows don't hold them, so it is noise in the labels and no bias.
+
+Shapes: N answers, F features, H heads, P pairs, R ratings, U raters, G prompts, L = 2 length covariates.
+"""
+
+# torch leaves some of its own signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.core.losses import bradley_terry, thumbs_loss
+from trainer.core.reward_data import RewardData, folds_of, of_answers
+
+TINY_RIDGE = 1e-4
+"""Keeps what is hardly penalized (biases, length) from running away where the data don't decide."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """How the ensemble is fitted, and how its scores become rewards."""
+
+    heads: int = 16
+    smoothing: float = 0.05
+    pair_share: float = 0.5
+    """Share of the pairs in the loss when there are thumbs too (both are self-normalized)."""
+    l2_grid: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+    folds: int = 4
+    max_steps: int = 60
+    spread_discount: float = 0.5
+    """k in reward = mean - k * spread."""
+    clip: float = 3.0
+    """Largest absolute reward, in standard deviations of the reference answers' scores."""
+    remove_length: bool = True
+    """Fit the effect of length beside the heads and leave it out of the scores."""
+    rater_spread: float = 1.0
+    """Standard deviation of the raters' offsets in logits; 0 is no offsets. At 1 a strict and a lenient rater, one
+    deviation to each side, give a middling answer a thumb up in 27 and 73 of 100 cases."""
+    one_sided_raters: int = 8
+    """From so many thumbs on, all the same way, a rater's are left out. By chance they are alike in 1 of 128 where
+    up and down are equally frequent."""
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """x = (features - mean) * scale."""
+
+    mean_F: Tensor
+    scale_F: Tensor
+
+    @classmethod
+    def of(cls, data: RewardData) -> "Standardizer":
+        """On the rows that a label speaks of."""
+        return cls.of_rows(data.features_NF[torch.cat([data.pairs_P2.flatten(), data.rated_R]).unique()])
+
+    @classmethod
+    def of_rows(cls, features_NF: Tensor) -> "Standardizer":
+        """Divided by sqrt(F), so that one L2 grid serves every width of model."""
+        used = features_NF.float()
+        scale_F = 1.0 / (used.std(0, correction=0).clamp(min=1e-4) * used.shape[1] ** 0.5)
+        return cls(used.mean(0), scale_F)
+
+    def __call__(self, features_NF: Tensor) -> Tensor:
+        return (features_NF.float().cpu() - self.mean_F) * self.scale_F
+
+
+@dataclass(frozen=True)
+class LengthEffect:
+    """What length in words adds to a score of each head: removed before anybody sees the score."""
+
+    center: float
+    scale: float
+    weight_LH: Tensor
+
+    def __call__(self, lengths_N: Tensor) -> Tensor:
+        """N,H."""
+        return length_terms(lengths_N, self.center, self.scale) @ self.weight_LH
+
+
+def length_terms(lengths_N: Tensor, center: float, scale: float) -> Tensor:
+    """Covariates N,2: z and (z^2 - 1) / 2 of z = (log(1 + words) - center) / scale."""
+    z_N = (torch.log1p(lengths_N.float()) - center) / scale
+    return torch.stack([z_N, (z_N.square() - 1) / 2], 1)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """H fitted heads and what was fitted beside them."""
+
+    standardizer: Standardizer
+    weight_FH: Tensor
+    bias_H: Tensor
+    length: LengthEffect | None
+
+    def score(self, features_NF: Tensor) -> Tensor:
+        """Scores N,H without the effects of length and rater."""
+        return self.standardizer(features_NF) @ self.weight_FH + self.bias_H
+
+
+def fit(data: RewardData, config: RewardConfig, l2: float, weights_GH: Tensor) -> Fit:
+    """Full-batch L-BFGS: the loss is convex, so the fit depends on the data and the bootstrap weights only."""
+    standardizer = Standardizer.of(data)
+    x_NF, heads = standardizer(data.features_NF), weights_GH.shape[1]
+    center, scale = _log_words(data)
+    terms_NL = length_terms(data.lengths_N, center, scale)
+    raters_R = data.raters()
+    n_raters = int(raters_R.max()) + 1 if len(raters_R) and config.rater_spread > 0 else 0
+    shapes = ((x_NF.shape[1], heads), (1, heads), (terms_NL.shape[1], heads), (n_raters, heads))
+    weight_FH, bias_1H, length_LH, offset_UH = parameters = [torch.zeros(s, requires_grad=True) for s in shapes]
+    fitted = [p for p in (weight_FH, bias_1H) if p.numel()]
+    fitted += [length_LH] if config.remove_length else []
+    fitted += [offset_UH] if n_raters else []
+    optimizer = torch.optim.LBFGS(fitted, max_iter=config.max_steps, history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        scores_NH = x_NF @ weight_FH + bias_1H
+        if config.remove_length:
+            scores_NH = scores_NH + terms_NL @ length_LH
+        penalty = 0.5 * l2 * weight_FH.square().sum()
+        penalty = penalty + TINY_RIDGE * (bias_1H.square().sum() + length_LH.square().sum())
+        value = loss(data, config, scores_NH, weights_GH, offset_UH if n_raters else None) + penalty
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    found = [p.detach() for p in parameters]
+    effect = LengthEffect(center, scale, found[2]) if config.remove_length else None
+    return Fit(standardizer, found[0], found[1][0], effect)
+
+
+def _log_words(data: RewardData) -> tuple[float, float]:
+    """Mean and standard deviation of log(1 + words) over the answers that a label speaks of."""
+    rows = torch.cat([data.pairs_P2.flatten(), data.rated_R]).unique()
+    logs = torch.log1p(data.lengths_N[rows].float())
+    spread = float(logs.std(correction=0))
+    return float(logs.mean()), spread if spread > 1e-6 else 1.0
+
+
+def loss(
+    data: RewardData, config: RewardConfig, scores_NH: Tensor, weights_GH: Tensor, offset_UH: Tensor | None = None
+) -> Tensor:
+    """Mean pair loss and mean thumb loss, mixed by `pair_share`; summed over heads.
+
+    With offsets, the thumbs' part holds their prior too: u^2 / (2 spread^2), in units of one average thumb.
+    """
+    parts: list[tuple[float, Tensor]] = []
+    if len(data.pairs_P2):
+        chosen, rejected = data.pairs_P2.unbind(1)
+        weights = _normalized(data.pair_weights_P[:, None] * weights_GH[data.groups_N[chosen]])
+        margins = scores_NH[chosen] - scores_NH[rejected]
+        parts.append((config.pair_share, bradley_terry(margins, weights, smoothing=config.smoothing)))
+    if len(data.rated_R):
+        weights = _normalized(data.rating_weights_R[:, None] * weights_GH[data.groups_N[data.rated_R]])
+        logits, prior = scores_NH[data.rated_R], torch.zeros(())
+        if offset_UH is not None:
+            raters_R = data.raters()
+            logits = logits + offset_UH[raters_R.clamp(min=0)] * (raters_R >= 0)[:, None]
+            prior = 0.5 * offset_UH.square().sum() / (config.rater_spread**2 * _effective(data.rating_weights_R))
+        rated = thumbs_loss(logits, data.labels_R, weights, smoothing=config.smoothing)
+        parts.append((1 - config.pair_share, rated + prior))
+    total = sum(share for share, _ in parts)
+    return torch.stack([part * (share / total) for share, part in parts]).sum()
+
+
+def _normalized(weights_KH: Tensor) -> Tensor:
+    return weights_KH / weights_KH.sum(0, keepdim=True).clamp(min=1e-12)
+
+
+def _effective(weights_K: Tensor) -> float:
+    """Kish's effective number of cases."""
+    return float(weights_K.sum().square() / weights_K.square().sum().clamp(min=1e-12))
+
+
+def bootstrap(n_groups: int, heads: int, generator: torch.Generator) -> Tensor:
+    """Bayesian bootstrap: exponential weights of mean 1 for each prompt and head."""
+    return -torch.log1p(-torch.rand(n_groups, heads, generator=generator))
+
+
+def choose_l2(data: RewardData, config: RewardConfig, fold_N: Tensor) -> float:
+    """The L2 weight with the least held-out loss over folds of prompts; the strongest if there is too little data.
+
+    Labels are explained with the length effect, as in training, or L2 would be chosen by how well features imitate it.
+    """
+    ones = torch.ones(int(data.groups_N.max()) + 1, 1)
+    losses = dict.fromkeys(config.l2_grid, 0.0)
+    for fold in range(config.folds):
+        train, test = of_answers(data, fold_N != fold), of_answers(data, fold_N == fold)
+        if min(len(train), len(test)) == 0:
+            continue
+        for l2 in config.l2_grid:
+            head = fit(train, config, l2, ones)
+            losses[l2] += float(loss(test, config, _with_length(head, test), ones))
+    return min(sorted(losses, reverse=True), key=losses.__getitem__)
+
+
+def _with_length(head: Fit, data: RewardData) -> Tensor:
+    """The scores that the labels are explained by: with the length effect, if there is one."""
+    scores_NH = head.score(data.features_NF)
+    return scores_NH if head.length is None else scores_NH + head.length(data.lengths_N)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Mean scores of answers by heads that have seen nothing of their prompts, and the same with the length effect."""
+
+    scores_N: Tensor
+    with_length_N: Tensor
+    fold_N: Tensor
+
+
+def out_of_fold(
+    data: RewardData, config: RewardConfig, weights_GH: Tensor, fold_N: Tensor, l2: float | None
+) -> OutOfFold:
+    """Fit on the other folds, score each. `l2` None chooses it in each training set anew, by folds within it."""
+    scores_N, with_length_N = torch.zeros(len(data.features_NF)), torch.zeros(len(data.features_NF))
+    for fold in fold_N.unique().tolist():
+        others, here_N = of_answers(data, fold_N != fold), fold_N == fold
+        if not len(others):
+            continue
+        strength = l2 if l2 is not None else choose_l2(others, config, _inner_folds(others, fold_N, fold, config))
+        heads = fit(others, config, strength, weights_GH)
+        plain_KH = heads.score(data.features_NF[here_N])
+        effect_KH = torch.zeros(()) if heads.length is None else heads.length(data.lengths_N[here_N])
+        scores_N[here_N], with_length_N[here_N] = plain_KH.mean(1), (plain_KH + effect_KH).mean(1)
+    return OutOfFold(scores_N, with_length_N, fold_N)
+
+
+def _inner_folds(others: RewardData, fold_N: Tensor, fold: int, config: RewardConfig) -> Tensor:
+    """Folds over the groups outside an outer fold; answers of that fold are in none."""
+    inner_N = folds_of(others.groups_N, config.folds, torch.Generator().manual_seed(fold))
+    return torch.where(fold_N == fold, -1, inner_N)
