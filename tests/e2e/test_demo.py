@@ -56,6 +56,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         "WIN_RATE": "0",
         "WIN_RATE_LOW": "0",
         "LONGEST": "100",
+        "COMPARISONS": "1",
+        "CALIBRATION": "1",
+        "LENGTH_CASES": "1000000",
     }
     environment = os.environ | {f"THUMBWHEEL_GATES__{name}": value for name, value in lenient.items()}
     ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=1000, check=False)
