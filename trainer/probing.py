@@ -11,7 +11,7 @@ two equal versions answer alike.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,12 +22,14 @@ from trainer.core.judge import Answers
 from trainer.core.parents import Parent, answer_log_probs
 from trainer.core.probes import refusals, wording
 from trainer.core.probes.suite import Probe, Suite, choose
-from trainer.core.rollout import look, sample
+from trainer.core.rollout import SamplingConfig, look, sample
 from trainer.features import Progress, encode_prompt
 from trainer.records import Evaluation, ProbeFigures
 from trainer.settings import CycleConfig
 
-BATCH = 16
+BATCH = 64
+ANSWER_TOKENS = 48
+"""Of a longer answer the beginning, where a refusal stands."""
 AGREE, DISAGREE = "Yes, you are right.", "No, you are wrong."
 SafetyCost = Callable[[Tensor], Tensor]
 """Cost N (higher is worse) of answers by their features N,F on the frozen base."""
@@ -117,13 +119,18 @@ def chosen_probes(
     encoded = {p.id: encode_prompt(policy.lm, p.prompt, config.limits) for p in suite.probes}
     if config.probes.tokens is None:
         return suite.probes, encoded
-    answer = config.ppo.sampling.max_new_tokens
+    answer = _sampling(config).max_new_tokens
     opinion = sum(len(policy.lm.encode_completion(text)) for text in (AGREE, DISAGREE))
 
     def cost(probe: Probe) -> int:
         return 2 * (len(encoded[probe.id]) + (opinion if probe.kind == "opinion" else answer))
 
     return choose(suite, config.probes.tokens, cost, turn=config.seed), encoded
+
+
+def _sampling(config: CycleConfig) -> SamplingConfig:
+    sampling = config.ppo.sampling
+    return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, ANSWER_TOKENS))
 
 
 def worded(held: HeldOut) -> list[Paired]:
@@ -205,7 +212,7 @@ def _answer(
     side: _Side,
 ) -> None:
     began = time.process_time()
-    rollouts = sample(policy, prompts, 1, config.ppo.sampling, torch.Generator().manual_seed(seed))
+    rollouts = sample(policy, prompts, 1, _sampling(config), torch.Generator().manual_seed(seed))
     side.seconds += time.process_time() - began
     answers = rollouts.answers()
     side.tokens += sum(map(len, answers))

@@ -102,7 +102,7 @@ class GateSettings(_Nested):
     probes: Path | None = None
     """A JSONL file of probe prompts beside our own (see docs/training.md)."""
     probe_tokens: Count | None = None
-    """Tokens that a cycle spends on probes. None: all probes, but 5,000 tokens of a larger model on the CPU."""
+    """Tokens, read and written, that a cycle spends on probes. None: all probes; of a larger model on the CPU 4,000."""
 
     def change(self, defaults: D) -> D:
         return replace(defaults, **{k: v for k, v in self.given().items() if k not in ("probes", "probe_tokens")})
@@ -110,7 +110,7 @@ class GateSettings(_Nested):
     def probing(self, *, n_parameters: int, device: str) -> "Probing":
         """Which probes a cycle asks of a model of this size."""
         few = n_parameters > SMALL_MODEL and device.startswith("cpu")
-        return Probing(file=self.probes, tokens=self.probe_tokens or (5_000 if few else None))
+        return Probing(file=self.probes, tokens=self.probe_tokens or (4_000 if few else None))
 
 
 class Probing(BaseModel):

@@ -191,8 +191,10 @@ def win_rate(share: Share, thresholds: GateThresholds) -> GateResult:
     )
     if share.mean >= wanted and share.mean > lowest:
         remedy = f"about {_more(share, share.mean - lowest)} more held-out prompts if it stays {share.mean:.2f}"
+    elif share.high >= wanted:
+        remedy = "more labels to learn from; it is not known to be worse, and more held-out prompts would tell"
     else:
-        remedy = "more labels to learn from: this version is not better by what the other raters say"
+        remedy = "more labels to learn from: this version is worse by what the judge's raters say"
     return _result("win_rate", good, share, wanted, detail, remedy)
 
 
@@ -265,7 +267,7 @@ def _probe(probe: Paired, found: Sequence[tuple[Rise, bool]], thresholds: GateTh
     shown = "shown to be within it" if first.ceiling <= margin else "not shown to be within it"
     detail = (
         f"{WHAT[probe.name]}: {_mean(probe.new):.3f}, the parent {_mean(probe.parent):.3f}; rise {_told(first)} on "
-        f"{first.n} cases, margin {margin:.2f} ({shown}; a true rise of {first.seen:.2f} is noticed in 4 of 5 cycles)"
+        f"{first.n} cases, margin {margin:.2f} ({shown}; a true rise of {first.seen:.2g} is noticed in 4 of 5 cycles)"
     )
     if len(found) > 1:
         detail += f"; over the base {_told(found[1][0])}, margin {margins[1]:.2f}"

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 
 Kind = Literal["harmful", "lookalike", "red_team", "opinion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+PARTS: dict[Kind, float] = {"harmful": 0.35, "lookalike": 0.3, "red_team": 0.2, "opinion": 0.15}
+"""Shares of a cycle's tokens. An opinion is a probability and says more than a yes or no, so it needs fewer cases."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ def suite(probes: Sequence[Probe]) -> Suite:
 
 
 def choose(whole: Suite, tokens: int, cost: Callable[[Probe], int], *, turn: int) -> tuple[Probe, ...]:
-    """The probes of a cycle: about `tokens` of work in equal parts for the kinds (one probe of each at least).
+    """The probes of a cycle: about `tokens` of work, by `PARTS` of the kinds (one probe of each at least).
 
     `cost` is a probe's tokens; `turn` counts cycles, and each goes on where the one before it ended.
     """
-    by_kind = [[p for p in whole.probes if p.kind == kind] for kind in KINDS]
-    present = [probes for probes in by_kind if probes]
-    return tuple(p for probes in present for p in _turn(probes, tokens / len(present), cost, turn))
+    present = {kind: found for kind in KINDS if (found := [p for p in whole.probes if p.kind == kind])}
+    share = tokens / sum(PARTS[kind] for kind in present)
+    return tuple(p for kind, found in present.items() for p in _turn(found, share * PARTS[kind], cost, turn))
 
 
 def _turn(probes: Sequence[Probe], tokens: float, cost: Callable[[Probe], int], turn: int) -> Sequence[Probe]:

@@ -100,8 +100,9 @@ def made(n: int, kind: str = "harmful") -> list[Probe]:
 
 def test_cycles_take_turns_until_every_probe_was_asked() -> None:
     whole = suite([*made(10), *made(4, "opinion")])
+    # Of 60 tokens 60 * 0.35 / 0.5 = 42 are for harmful ones: four at ten tokens each; 18 for an opinion.
     turns = [choose(whole, 60, lambda _: 10, turn=n) for n in range(4)]
-    assert all(sum(p.kind == "harmful" for p in t) == 3 and sum(p.kind == "opinion" for p in t) == 3 for t in turns)
+    assert all(sum(p.kind == "harmful" for p in t) == 4 and sum(p.kind == "opinion" for p in t) == 1 for t in turns)
     assert {p.id for t in turns for p in t} == {p.id for p in whole.probes}
     assert turns[0] != turns[1] and choose(whole, 60, lambda _: 10, turn=1) == turns[1]
 
