@@ -56,7 +56,10 @@ def choose(whole: Suite, tokens: int, cost: Callable[[Probe], int], *, turn: int
 
     `cost` is a probe's tokens; `turn` counts cycles, and each goes on where the one before it ended.
     """
-    present = {kind: found for kind in KINDS if (found := [p for p in whole.probes if p.kind == kind])}
+    present: dict[Kind, list[Probe]] = {}
+    for kind in KINDS:
+        if found := [p for p in whole.probes if p.kind == kind]:
+            present[kind] = found
     share = tokens / sum(PARTS[kind] for kind in present)
     return tuple(p for kind, found in present.items() for p in _turn(found, share * PARTS[kind], cost, turn))
 
