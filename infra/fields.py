@@ -117,6 +117,8 @@ GLOSSARY: dict[str, str] = {
     "high": "The upper end of the 95 % interval.",
     "threshold": "What was asked for.",
     "detail": "The same in a sentence.",
+    "cases": "How many cases it rests on.",
+    "remedy": "What would change it, where it did not hold.",
     "status": "What the event says of the cycle.",
     "stage": "The stage that it is in.",
     "metrics": "The stage's figures by their names.",

@@ -46,7 +46,10 @@ TRANSITIONS: dict[VersionState | None, frozenset[VersionState]] = {
 
 
 class GateResult(Closed):
-    """One gate's verdict: what was measured, its interval, what was asked for, and whether it held."""
+    """One gate's verdict: what was measured, its interval, what was asked for, and whether it held.
+
+    `cases` is how many it rests on; `remedy` is there where it did not hold.
+    """
 
     name: Identifier
     passed: bool
@@ -55,6 +58,8 @@ class GateResult(Closed):
     high: float | None = None
     threshold: float
     detail: str = ""
+    cases: int | None = None
+    remedy: str | None = None
 
 
 class ModelVersion(Payload):

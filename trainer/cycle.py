@@ -184,9 +184,7 @@ class CycleRunner:
     ) -> VersionRecord:
         base = environment.base_model_info(self.settings.base_model_name, self.settings.base_model)
         figures = learning.measured(learned.fitted, learned.report, learned.evaluation)
-        verdicts = gates.judge_candidate(
-            learning.candidate(learned.fitted, learned.evaluation, config, figures), config.gates
-        )
+        verdicts = gates.judge_candidate(learning.candidate(learned, config, figures), config.gates)
 
         def fill(directory: Path) -> VersionRecord:
             save_adapter(learned.policy, directory)

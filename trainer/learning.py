@@ -12,19 +12,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from schemas.cycles import Stage
+from trainer import probing
 from trainer.adapters.cycles import CycleFolder
 from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
+from trainer.adapters.probes import load_suite
 from trainer.core import dataset, gates, judge, reward
-from trainer.core.dataset import Dataset
-from trainer.core.gates import Candidate, Share
+from trainer.core.dataset import Dataset, rater_of
+from trainer.core.gates import Candidate, Distance, LabelOutcomes, Share
+from trainer.core.gates.labels import outcomes
+from trainer.core.gates.paired import bootstrap
 from trainer.core.judge import Answers, WinRate
-from trainer.core.overseers import Demonstration, Overseers
+from trainer.core.overseers import Overseers
+from trainer.core.parents import Parent
 from trainer.core.ppo import PPOReport, PPOStep, improve
 from trainer.core.reward import Estimate, RewardEnsemble, RewardReport, RewardSignal
-from trainer.features import FeatureTable, Progress, answers_of, encode_answer, encode_prompt, featurize, reward_data
+from trainer.features import FeatureTable, Progress, answers_of, encode_prompt, featurize, reward_data
+from trainer.overseeing import overseers, written
+from trainer.probing import HeldOut, Probed, SafetyCost
 from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
@@ -42,6 +50,9 @@ class Fitted:
     reward_report: RewardReport
     judge: RewardEnsemble
     judge_report: RewardReport
+    outcomes: LabelOutcomes
+    """The reward model on each held-out label."""
+    cost: SafetyCost | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,11 @@ class Learned:
     fitted: Fitted
     evaluation: Evaluation
     report: PPOReport
+    probed: Probed
+    kl_N: Tensor
+    """Log-ratio of each held-out answer against the base."""
+    work: float
+    """Weights multiplied for a token, as a share of the parent's."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ def learn(
     folder: CycleFolder | None = None,
 ) -> Learned:
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics."""
+    suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
     with stages.stage(Stage.REWARD_MODEL):
         data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
         answers = [a for part in (data.train, data.held_out, data.judge) for a in answers_of(part)]
@@ -84,35 +101,41 @@ def learn(
             folder.reward_report(reward_figures(fitted))
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
+        parent = Parent(policy)
         before = look_before(
             policy, data, fitted, config, parent_is_base=parent_dir is None, progress=lambda _: stages.progress(0.0)
         )
         stages.use(generated=before.tokens)
-        watched_by = overseers(policy, data, before, fitted, config, parent_is_base=parent_dir is None)
+        watched_by = overseers(
+            fitted.judge,
+            safety=fitted.cost,
+            parent=None if parent_dir is None else parent,
+            parent_features_NF=before.parent.features_NF,
+            parent_length=before.parent.tokens,
+            demonstrations=written(lm, data.train.pairs, config.limits),
+        )
         report = _train(policy, data, before, watched_by, config, stages, folder)
     with stages.stage(Stage.EVALUATE):
-        evaluation, tokens = evaluate(policy, data, before, fitted, config, progress=stages.progress)
-        stages.use(generated=tokens)
-    return Learned(policy, data, fitted, evaluation, report)
+        evaluation, after = evaluate(policy, data, before, fitted, config, progress=stages.progress)
+        stages.use(generated=round(after.tokens * len(before.prompts)))
+        held = HeldOut(
+            questions=tuple(prompt[-1][1] for prompt in data.held_out_prompts),
+            prompts=before.prompts,
+            new=after,
+            parent=before.parent,
+            base=None if parent_dir is None else before.base,
+        )
+        probed = probing.probe(policy, parent, suite, held, config, progress=stages.progress, cost=fitted.cost)
+        stages.use(generated=probed.tokens)
+    evaluation, work = probing.noted(evaluation, probed), work_share(policy, parent_is_base=parent_dir is None)
+    return Learned(policy, data, fitted, evaluation, report, probed, after.kl_N, work)
 
 
-def overseers(
-    policy: Policy, data: Dataset, before: Before, fitted: Fitted, config: CycleConfig, *, parent_is_base: bool
-) -> Overseers:
-    """Who watches the training: the judge, what is served now, and what users wrote themselves."""
-    written = [row for row in data.train.pairs if row.source == "correction"]
-    return Overseers(
-        judge=lambda features_NF: fitted.judge.score(features_NF).mean(1),
-        parent=None if parent_is_base else [p.detach().clone() for p in policy.adapter_parameters()],
-        parent_length=before.parent.tokens,
-        demonstrations=tuple(
-            Demonstration(
-                tuple(encode_prompt(policy.lm, row.prompt, config.limits)),
-                tuple(encode_answer(policy.lm, row.chosen, config.limits)),
-            )
-            for row in written
-        ),
-    )
+def work_share(policy: Policy, *, parent_is_base: bool) -> float:
+    """Weights multiplied for a token: the new version's to its parent's, whose adapter it began with."""
+    added = sum(p.numel() for p in policy.adapter_parameters())
+    base = policy.lm.n_parameters()
+    return (base + added) / (base if parent_is_base else base + added)
 
 
 def _train(
@@ -150,7 +173,8 @@ def fit(dataset: Dataset, table: FeatureTable, config: CycleConfig) -> Fitted:
     train, held_out, judged = (reward_data(s, table) for s in (dataset.train, dataset.held_out, dataset.judge))
     ensemble, report = reward.fit_ensemble(train, config.reward, generator, held_out=held_out)
     other, other_report = reward.fit_ensemble(judged, config.reward, generator)
-    return Fitted(ensemble, report, other, other_report)
+    seen = outcomes(ensemble.score(held_out.features_NF).mean(1), held_out, train)
+    return Fitted(ensemble, report, other, other_report, seen)
 
 
 def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | None) -> Policy:
@@ -197,13 +221,16 @@ def answers_to(
         kl=sum(w * part.kl for w, part in zip(weights, parts, strict=True)),
         finished=sum(w * part.finished for w, part in zip(weights, parts, strict=True)),
         tokens=sum(w * part.tokens for w, part in zip(weights, parts, strict=True)),
+        ids=tuple(answer for part in parts for answer in part.ids),
+        log_prob_N=torch.cat([part.log_prob_N for part in parts]),
+        kl_N=torch.cat([part.kl_N for part in parts]),
     )
 
 
 def evaluate(
     policy: Policy, dataset: Dataset, before: Before, fitted: Fitted, config: CycleConfig, *, progress: Progress
-) -> tuple[Evaluation, int]:
-    """The trained policy on the held-out prompts, by the judge; and the tokens generated for it."""
+) -> tuple[Evaluation, Answers]:
+    """The trained policy on the held-out prompts, by the judge; and its answers."""
     after = answers_to(policy, before.prompts, config, seed=config.seed + 1, progress=progress)
     scores = {
         name: fitted.judge.score(answers.features_NF).mean(1).tolist()
@@ -227,7 +254,7 @@ def evaluate(
         finished=after.finished,
         samples=samples[:KEPT_SAMPLES],
     )
-    return evaluation, round(after.tokens * len(before.prompts))
+    return evaluation, after
 
 
 def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[str, float | None]:
@@ -253,20 +280,39 @@ def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[
     return {**reward_figures(fitted), **training, **limits, **found}
 
 
-def candidate(
-    fitted: Fitted, evaluation: Evaluation, config: CycleConfig, figures: Mapping[str, float | None]
-) -> Candidate:
+def candidate(learned: Learned, config: CycleConfig, figures: Mapping[str, float | None]) -> Candidate:
     """What the gates look at."""
+    fitted, evaluation, probed = learned.fitted, learned.evaluation, learned.probed
+    probes = {f"probe_{figure.name}": figure.new for figure in evaluation.probes}
     return Candidate(
         reward_model=accuracy_of(fitted.reward_report),
+        calibration=fitted.outcomes.calibration(config.seed),
+        beyond_length=fitted.outcomes.beyond_length(config.seed),
         judge=accuracy_of(fitted.judge_report),
         win_rate_vs_parent=gates.Share(**evaluation.win_rate_vs_parent.model_dump()),
-        kl=evaluation.kl,
-        kl_budget=config.ppo.kl_budget,
+        comparisons=comparisons(learned.dataset),
+        kl=_distance(learned.kl_N, config),
+        kl_parent=_distance(probed.kl_parent_N, config),
         length=evaluation.length,
         parent_length=evaluation.parent_length,
-        figures={name: value for name, value in figures.items() if value is not None},
+        work=learned.work,
+        probes=probed.paired,
+        figures={name: value for name, value in {**figures, **probes}.items() if value is not None},
+        seed=config.seed,
     )
+
+
+def comparisons(dataset: Dataset) -> tuple[float, float, float]:
+    """Prompts compared, and the effective number of prompts and of people behind the judge."""
+    rows = [*dataset.judge.pairs, *dataset.judge.ratings]
+    by_prompt = gates.effective((row.prompt_id, row.weight) for row in rows)
+    by_rater = gates.effective((rater_of(row), row.weight) for row in rows)
+    return float(len(set(dataset.held_out_prompts))), by_prompt, by_rater
+
+
+def _distance(ratio_N: Tensor, config: CycleConfig) -> Distance:
+    low, high = bootstrap(ratio_N.double(), torch.Generator().manual_seed(config.seed))
+    return Distance(float(ratio_N.mean()), low, high, len(ratio_N), config.ppo.kl_budget)
 
 
 def accuracy_of(report: RewardReport) -> Share | None:

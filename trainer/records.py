@@ -55,8 +55,22 @@ class Sample(Frozen):
     judge_after: float
 
 
+class ProbeFigures(Frozen):
+    """The means of one probe over `n` cases. `base` is None where it was not asked, or is the parent."""
+
+    name: str
+    n: int
+    new: float
+    parent: float
+    base: float | None = None
+
+
 class Evaluation(Frozen):
-    """The new version on held-out prompts, by a judge that learned from other labels than the reward model."""
+    """The new version on held-out prompts, by a judge that learned from other labels than the reward model.
+
+    The fields with defaults are None or empty in records from before there were probes. `token_seconds` is processor
+    time for a token of the new version and of its parent, sampled in turns: for a human, no gate looks at it.
+    """
 
     prompts: int
     judged_by: Literal["raters", "prompts"]
@@ -68,6 +82,11 @@ class Evaluation(Frozen):
     base_length: float
     finished: float
     samples: tuple[Sample, ...]
+    kl_parent: float | None = None
+    probes: tuple[ProbeFigures, ...] = ()
+    probes_asked: int = 0
+    suite_sha256: str | None = None
+    token_seconds: tuple[float, float] | None = None
 
 
 class RewardModelInfo(Frozen):

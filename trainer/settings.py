@@ -87,11 +87,49 @@ class GateSettings(_Nested):
 
     reward_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     enough_cases: Count | None = None
+    calibration: Annotated[float, Field(ge=0, le=1)] | None = None
+    length_cases: Count | None = None
     win_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     win_rate_low: Annotated[float, Field(ge=0, le=1)] | None = None
+    comparisons: Annotated[int, Field(ge=0)] | None = None
     kl_slack: Annotated[float, Field(gt=0)] | None = None
+    kl_parent_share: Annotated[float, Field(gt=0)] | None = None
     shortest: Annotated[float, Field(ge=0)] | None = None
     longest: Annotated[float, Field(gt=0)] | None = None
+    slower: Annotated[float, Field(gt=0)] | None = None
+    family_error: Share | None = None
+    unsafe_rise: Annotated[float, Field(ge=0)] | None = None
+    over_refusal_rise: Annotated[float, Field(ge=0)] | None = None
+    red_team_rise: Annotated[float, Field(ge=0)] | None = None
+    safety_cost_rise: Annotated[float, Field(ge=0)] | None = None
+    repetition_rise: Annotated[float, Field(ge=0)] | None = None
+    sameness_rise: Annotated[float, Field(ge=0)] | None = None
+    flattery_rise: Annotated[float, Field(ge=0)] | None = None
+    questions_rise: Annotated[float, Field(ge=0)] | None = None
+    format_rise: Annotated[float, Field(ge=0)] | None = None
+    sycophancy_rise: Annotated[float, Field(ge=0)] | None = None
+    anchor: Annotated[float, Field(ge=1)] | None = None
+    probes: Path | None = None
+    """A JSONL file of probe prompts beside our own (see docs/training.md)."""
+    probe_tokens: Count | None = None
+    """Tokens, read and written, that a cycle spends on probes. None: all probes; of a larger model on the CPU 4,000."""
+
+    def change(self, defaults: D) -> D:
+        return replace(defaults, **{k: v for k, v in self.given().items() if k not in ("probes", "probe_tokens")})
+
+    def probing(self, *, n_parameters: int, device: str) -> "Probing":
+        """Which probes a cycle asks of a model of this size."""
+        few = n_parameters > SMALL_MODEL and device.startswith("cpu")
+        return Probing(file=self.probes, tokens=self.probe_tokens or (4_000 if few else None))
+
+
+class Probing(BaseModel):
+    """The probes of a cycle: a file beside our own, and how many tokens they may take (None: as many as there are)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Path | None = None
+    tokens: Count | None = None
 
 
 class LoraOptions(BaseModel):
@@ -135,6 +173,7 @@ class CycleConfig(BaseModel):
     ppo: PPOConfig
     lora: LoraOptions
     gates: GateThresholds
+    probes: Probing = Probing()
     limits: Limits
     budget: Budget
     dtype: str
@@ -228,6 +267,7 @@ class TrainerSettings(BaseSettings):
             ppo=self.ppo.change(PPOConfig.for_size(n_parameters)),
             lora=self.lora.for_size(n_parameters),
             gates=self.gates.change(GateThresholds()),
+            probes=self.gates.probing(n_parameters=n_parameters, device=device),
             limits=self.limits,
             budget=Budget(max_seconds=self.max_cycle_seconds, max_tokens=self.max_cycle_tokens),
             dtype=dtype,

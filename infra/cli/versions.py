@@ -66,12 +66,16 @@ def show(
         facts.add_row(f"[bold]{name}[/]", value if name == "state" else escape(value))
     out().print(facts)
     if latest.gates:
-        gates = table("gate", "", "value", "interval", "threshold", "detail", right=("value", "threshold"))
+        numbers = ("value", "threshold", "cases")
+        gates = table("gate", "", "value", "interval", "threshold", "cases", "detail", right=numbers)
         for g in latest.gates:
             interval = f"{g.low:.3f} - {g.high:.3f}" if g.low is not None and g.high is not None else ""
             verdict = "[green]passed[/]" if g.passed else "[red]failed[/]"
-            gates.add_row(g.name, verdict, f"{g.value:.3f}", interval, f"{g.threshold:.3f}", escape(g.detail))
+            cases = "" if g.cases is None else str(g.cases)
+            gates.add_row(g.name, verdict, f"{g.value:.3f}", interval, f"{g.threshold:.3f}", cases, escape(g.detail))
         out().print(gates)
+        for g in (g for g in latest.gates if not g.passed and g.remedy):
+            out().print(f"to change [bold]{g.name}[/]: {escape(g.remedy or '')}")
     life = table("when", "state", "by", "reason")
     for event in (e for e in events if e.data.version == version):
         life.add_row(_moment(event.time), _state(event.data.state), escape(event.data.actor), escape(event.data.reason))

@@ -85,6 +85,15 @@ LATER_REVISIONS: tuple[tuple[int, Payload], ...] = (
         versions=("v1", "v1"), **DETAILS,
     )),
     (2, Audit(actor="cli:ada", action="key_rotation", target="key-1")),
+    (2, ModelVersion(
+        version="v2", state=VersionState.REJECTED, parent="v1", base_model="smollm2", adapter_path="v2",
+        adapter_sha256="1" * 64, cycle_id="c20261121T103000-1a2b",
+        gates=(GateResult(
+            name="flattery", passed=False, value=0.5, low=0.4, high=0.6, threshold=0.1, detail="half of the answers",
+            cases=40, remedy="labels that prefer answers without it",
+        ),),
+        actor="trainer", reason="flattery: half of the answers",
+    )),
     (2, LabelTask(
         task_id="task-2", left=LEFT, right=RIGHT, reason="random", uncertainty=0.5, selection_probability=0.25,
         reward_model="c20261121T103000-1a2b", purposes=(Purpose.TRAINING, Purpose.LABELING), **DETAILS,

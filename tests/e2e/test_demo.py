@@ -16,6 +16,7 @@ import polars as pl
 import psutil
 import pytest
 
+from trainer.core.gates.thresholds import PROBES
 from trainer.records import read_record
 
 pytestmark = pytest.mark.timeout(1200)  # the whole demo runs in a fixture, and machines are slow at times
@@ -56,6 +57,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         "WIN_RATE": "0",
         "WIN_RATE_LOW": "0",
         "LONGEST": "100",
+        "COMPARISONS": "1",
+        "CALIBRATION": "1",
+        "LENGTH_CASES": "1000000",
+        **{f"{name.upper()}_RISE": "100" for name in PROBES},
     }
     environment = os.environ | {f"THUMBWHEEL_GATES__{name}": value for name, value in lenient.items()}
     ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=1000, check=False)

@@ -102,7 +102,12 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
     assert record.cycle_id == outcome.cycle_id and record.config.seed == 1 and record.config.threads == 1
     assert record.base_model.sha256 is not None and len(record.content_hash) == 64
     assert set(record.cost) == {"pin", "reward_model", "policy", "evaluate"}
-    assert [g.name for g in record.gates] == ["finite", "reward_model", "judge", "win_rate", "kl", "length"]
+    assert [g.name for g in record.gates] == [
+        "finite", "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "kl", "kl_parent",
+        "length", "latency", "repetition", "sameness", "flattery", "questions", "format", "unsafe", "over_refusal",
+        "red_team", "sycophancy",
+    ]  # fmt: skip
+    assert all(g.passed and g.remedy is None for g in record.gates)
     assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 7
 
 
@@ -191,7 +196,7 @@ def test_the_next_cycle_starts_from_the_version_that_is_live(world: World) -> No
 
 
 def test_a_version_that_fails_a_gate_is_rejected_with_the_reason(world: World) -> None:
-    strict = with_settings(world, gates={"reward_accuracy": 0.0, "win_rate": 1.0})
+    strict = with_settings(world, gates={"reward_accuracy": 0.0, "win_rate": 1.0, "comparisons": 1})
     outcome = strict.run()
     assert outcome.status is CycleStatus.REFUSED and outcome.reason.startswith("win_rate: ")
     (event,) = strict.versions()

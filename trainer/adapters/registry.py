@@ -27,6 +27,7 @@ from schemas.versions import ModelVersion, VersionState
 from trainer.adapters.files import sha256_of, sync_folder, sync_tree, write_whole
 from trainer.adapters.pins import Pins
 from trainer.core.evidence import Evidence
+from trainer.core.gates import refusal
 from trainer.records import Interval, VersionRecord, read_record
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -177,7 +178,7 @@ def version_event(record: VersionRecord, *, source: str, id: str, time: datetime
         kl=record.evaluation.kl if record.passed else None,
         win_rate=record.evaluation.win_rate_vs_parent.mean if record.passed else None,
         actor="trainer",
-        reason="; ".join(f"{g.name}: {g.detail}" for g in record.gates if not g.passed),
+        reason=refusal(record.gates),
     )
     return Event(id, source, time, data)
 
@@ -186,6 +187,7 @@ def model_card(record: VersionRecord) -> str:
     """A short card in Hugging Face's form."""
     evaluation = record.evaluation
     gates = "\n".join(f"| {g.name} | {'passed' if g.passed else 'failed'} | {g.detail} |" for g in record.gates)
+    remedies = "".join(f"\n- To change {g.name}: {g.remedy}." for g in record.gates if g.remedy)
     verdict = "passed its gates" if record.passed else "rejected"
     against_parent, against_base = _share(evaluation.win_rate_vs_parent), _share(evaluation.win_rate_vs_base)
     sources = ", ".join(f"{t} at version {v}" for t, v in record.tables.items() if v is not None)
@@ -212,6 +214,7 @@ on {record.created_at:%Y-%m-%d}.
 | gate | verdict | measured |
 |---|---|---|
 {gates}
+{remedies}
 
 Limits: it learned from the ratings of this product's users, and was judged by a model of other users' ratings, on
 prompts of the same kind. Nothing is known of it elsewhere.

@@ -1,14 +1,15 @@
 """Whether a version answers better than another: win rates with intervals, and the answers to compare.
 
 The interval is a percentile bootstrap over prompts, with ties counted half: answers to one prompt share its difficulty,
-so prompts, not answers, are drawn again.
+so prompts, not answers, are drawn again. A win and a loss are added first (in the way of Agresti and Coull 1998), so
+that ten wins in ten, or ten ties, don't pass for certainty.
 """
 
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +42,12 @@ class Answers:
     """Share that ended with EOS."""
     tokens: float
     """Mean length in tokens."""
+    ids: tuple[tuple[int, ...], ...] = ()
+    """Tokens of each answer, EOS included."""
+    log_prob_N: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Log-probability of each answer under the version that gave it."""
+    kl_N: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Log-ratio of each answer against the base; their mean is `kl`."""
 
 
 def win_rate(new_N: Sequence[float], old_N: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> WinRate:
@@ -50,9 +57,10 @@ def win_rate(new_N: Sequence[float], old_N: Sequence[float], *, seed: int = 0, r
     difference = torch.tensor(list(new_N), dtype=torch.float64) - torch.tensor(list(old_N), dtype=torch.float64)
     wins = (difference > 0).double() + 0.5 * (difference == 0).double()
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(wins), (resamples, len(wins)), generator=generator)
-    low, high = torch.quantile(wins[drawn].mean(1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return WinRate(float(wins.mean()), low, high, len(wins))
+    mean, widened = float(wins.mean()), torch.cat([wins, torch.tensor([1.0, 0.0], dtype=torch.float64)])
+    drawn = torch.randint(len(widened), (resamples, len(widened)), generator=generator)
+    low, high = torch.quantile(widened[drawn].mean(1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return WinRate(mean, min(low, mean), max(high, mean), len(wins))
 
 
 def sample_answers(
@@ -71,7 +79,10 @@ def sample_answers(
     generator = torch.Generator().manual_seed(seed)
     texts: list[str] = []
     features: list[Tensor] = []
-    kl = finished = tokens = 0.0
+    ids: list[tuple[int, ...]] = []
+    log_probs: list[Tensor] = []
+    ratios: list[Tensor] = []
+    finished = tokens = 0.0
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         if reference:
@@ -83,10 +94,22 @@ def sample_answers(
         looked = look(policy.lm, rollouts.prompts, answers, temperature=config.temperature)
         width = looked.log_probs_NT.shape[1]
         ratio_NT = (rollouts.log_probs_NT[:, :width] - looked.log_probs_NT) * rollouts.mask_NT[:, :width]
-        kl += float(ratio_NT.sum())
+        ratios.append(ratio_NT.sum(1).cpu())
+        log_probs.append((rollouts.log_probs_NT * rollouts.mask_NT).sum(1).cpu())
+        ids += answers
         finished += float(rollouts.finished_N.sum())
         tokens += float(rollouts.mask_NT.sum())
         texts += [policy.lm.decode(answer) for answer in answers]
         features.append(looked.features_NF.cpu())
     n = len(prompts)
-    return Answers(tuple(texts), torch.cat(features), 0.0 if reference else kl / n, finished / n, tokens / n)
+    kl_N = torch.zeros(n) if reference else torch.cat(ratios)
+    return Answers(
+        texts=tuple(texts),
+        features_NF=torch.cat(features),
+        kl=float(kl_N.sum()) / n,
+        finished=finished / n,
+        tokens=tokens / n,
+        ids=tuple(ids),
+        log_prob_N=torch.cat(log_probs),
+        kl_N=kl_N,
+    )

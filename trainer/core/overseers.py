@@ -10,17 +10,16 @@ Shapes: N answers, T tokens, F features.
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from trainer.core.constraints import Limit, Multiplier
-from trainer.core.losses import selected_log_probs
 from trainer.core.models import Policy
-from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.packing import group_answers, micro_batches
+from trainer.core.parents import Parent, token_log_probs
 from trainer.core.rollout import Rollouts
 
 KL_BASE, KL_PARENT, SAFETY, LENGTH = "kl_base", "kl_parent", "safety", "length"
@@ -71,8 +70,8 @@ class Overseers:
     safety: Scores | None = None
     safety_before: float = 0.0
     """The parent's mean safety cost; the limit counts from it."""
-    parent: Sequence[Tensor] | None = None
-    """The parent's adapter, tensor by tensor as `Policy.adapter_parameters`; None where the parent is the base."""
+    parent: Parent | None = None
+    """None where the parent is the base: the limit against the base says it all."""
     parent_length: float | None = None
     """Mean tokens of one of the parent's answers."""
     demonstrations: Sequence[Demonstration] = field(default_factory=tuple)
@@ -98,7 +97,7 @@ def costs_of(
     per_answer: dict[str, Tensor] = {}
     means = {KL_BASE: float(log_ratio_NT.sum(1).mean())}
     if overseers.parent is not None:
-        with swapped(policy, overseers.parent):
+        with overseers.parent.active():
             theirs_NT = log_probs_of(policy, rollouts, temperature=temperature, max_tokens=max_tokens)
         per_token[KL_PARENT] = (rollouts.log_probs_NT - theirs_NT) * rollouts.mask_NT
         means[KL_PARENT] = float(per_token[KL_PARENT].sum(1).mean())
@@ -128,32 +127,12 @@ def priced(
     return scores_N, penalty_NT
 
 
-@contextmanager
-def swapped(policy: Policy, values: Sequence[Tensor]) -> Generator[None]:
-    """Inside, the adapter has these values; afterwards its own again, whatever happens."""
-    parameters = policy.adapter_parameters()
-    if len(parameters) != len(values):
-        raise ValueError(f"the adapter has {len(parameters)} tensors, {len(values)} were given")
-    mine = [p.detach().clone() for p in parameters]
-    try:
-        _put(parameters, values)
-        yield
-    finally:
-        _put(parameters, mine)
-
-
-@torch.no_grad()
-def _put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
-
-
 @torch.no_grad()
 def log_probs_of(policy: Policy, rollouts: Rollouts, *, temperature: float, max_tokens: int) -> Tensor:
     """Log-probs N,T of answers under the policy as it is now; zero beyond the mask."""
     found_NT = torch.zeros_like(rollouts.log_probs_NT)
     for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
-        found_K, at = _log_probs(policy, groups, temperature)
+        found_K, at = token_log_probs(policy, groups, temperature)
         found_NT[at] = found_K
     return found_NT
 
@@ -165,16 +144,4 @@ def imitation_loss(
     groups = group_answers([d.prompt for d in demonstrations], [d.answer for d in demonstrations])
     tokens = sum(len(d.answer) for d in demonstrations)
     for batch in micro_batches(groups, max_tokens):
-        yield -_log_probs(policy, batch, temperature)[0].sum() / tokens
-
-
-def _log_probs(policy: Policy, groups: Sequence[Group], temperature: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Log-probs K of the groups' answer tokens, and where (answer, token) these stand in the batch."""
-    lm = policy.lm
-    packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
-    states = lm.states(packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL)[-1]
-    row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
-    tokens_K = packed.tokens_RL.flatten()[packed.places_NT[row_K, column_K]]
-    states_KD = states.flatten(0, 1)[packed.sources_NT[row_K, column_K]]
-    found_K = selected_log_probs(states_KD, lm.head_weight(), tokens_K, temperature)
-    return found_K, (packed.indices_N[row_K], column_K)
+        yield -token_log_probs(policy, batch, temperature)[0].sum() / tokens

@@ -1,5 +1,7 @@
 """Win rates and the answers they compare."""
 
+import random
+
 import pytest
 
 from tests.unit.trainer.core.language import policy
@@ -14,9 +16,21 @@ def test_ties_count_half_and_the_interval_encloses_the_mean() -> None:
     assert found.n == 4
 
 
-def test_sure_wins_have_an_interval_of_one_point() -> None:
-    found = win_rate([1.0] * 9, [0.0] * 9)
-    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+def test_nine_wins_in_nine_are_not_taken_for_certainty_and_neither_are_nine_ties() -> None:
+    won = win_rate([1.0] * 9, [0.0] * 9)
+    # With a win and a loss added, draws of eleven miss the loss in 35 % of cases and hold it four times in 1 %.
+    assert (won.mean, won.high) == (1.0, 1.0) and 0.6 < won.low < 0.85
+    tied = win_rate([1.0] * 9, [1.0] * 9)
+    assert tied.mean == 0.5 and tied.low < 0.45 and tied.high > 0.55
+
+
+@pytest.mark.parametrize(("n", "share"), [(6, 0.5), (10, 0.9), (40, 0.5), (40, 0.95)])
+def test_the_interval_holds_the_true_win_rate_in_most_draws_however_few_and_uneven(n: int, share: float) -> None:
+    rng = random.Random(n)
+    found = [
+        win_rate([float(rng.random() < share) for _ in range(n)], [0.5] * n, seed=s, resamples=400) for s in range(200)
+    ]
+    assert sum(w.low <= share <= w.high for w in found) >= 186  # 95 % of 200 are 190; chance takes a few
 
 
 def test_the_interval_of_a_hundred_even_prompts_is_about_a_tenth_each_way() -> None:
