@@ -21,7 +21,9 @@ def kafka(fresh_broker: str) -> KafkaConnection:
     """A broker on which base serves, v1 has passed its gates, and v2 has not."""
     kafka = KafkaConnection(bootstrap_servers=fresh_broker)
     passed = GateResult(name="win_rate", passed=True, value=0.61, low=0.55, high=0.67, threshold=0.5)
-    failed = GateResult(name="win_rate", passed=False, value=0.41, low=0.35, high=0.47, threshold=0.5)
+    failed = GateResult(
+        name="win_rate", passed=False, value=0.41, low=0.35, high=0.47, threshold=0.5, cases=64, remedy="more [labels]"
+    )
     publisher = Publisher(kafka)
     for version, state, gates in (
         ("base", VersionState.REGISTERED, ()),
@@ -76,3 +78,7 @@ def test_the_list_shows_who_serves_and_a_version_shows_its_gates(kafka: KafkaCon
     assert "win_rate" in shown
     assert "0.550 - 0.670" in shown
     assert "passed" in shown
+    assert "to change" not in shown
+    refused = call(kafka, "show", "v2").output
+    assert "failed" in refused and "64" in refused
+    assert "to change win_rate: more [labels]" in refused
