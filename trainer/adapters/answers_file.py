@@ -61,13 +61,15 @@ def _rows(path: Path, name: str) -> Iterator[Row]:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, start=1):
-                if line.strip():
-                    yield _row(line, f"{name}, line {number}")
+                row = _row(line, f"{name}, line {number}") if line.strip() else None
+                if row is not None:
+                    yield row
     except (OSError, EOFError) as error:
         raise SettingsError(f"{name} can't be read: {error}") from error
 
 
-def _row(line: bytes, where: str) -> Row:
+def _row(line: bytes, where: str) -> Row | None:
+    """None where the answer is empty, as some are in every real file: there is nothing to judge."""
     try:
         row: Any = json.loads(line)
     except ValueError as error:
@@ -75,9 +77,9 @@ def _row(line: bytes, where: str) -> Row:
     if not isinstance(row, dict):
         raise SettingsError(f"{where}: not a JSON object")
     text = row.get("completion", row.get("response"))
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
         raise SettingsError(f"{where}: completion (or response) must be a text")
-    return Row(where, row, _prompt(row.get("prompt"), where), text)
+    return None if not text.strip() else Row(where, row, _prompt(row.get("prompt"), where), text)
 
 
 def _prompt(value: Any, where: str) -> tuple[Turn, ...]:
