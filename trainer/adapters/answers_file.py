@@ -86,7 +86,13 @@ def _prompt(value: Any, where: str) -> tuple[Turn, ...]:
     if isinstance(value, str) and value.strip():
         return (("user", value),)
     if isinstance(value, list) and value:
-        turns = [(t.get("role"), t.get("content")) for t in value if isinstance(t, dict)]
-        if len(turns) == len(value) and all(isinstance(r, str) and isinstance(c, str) for r, c in turns):
-            return tuple(turns)
+        parts: list[Any] = value
+        turns = tuple(_turn(part) for part in parts if isinstance(part, dict))
+        if len(turns) == len(parts) and None not in turns:
+            return tuple(turn for turn in turns if turn is not None)
     raise SettingsError(f"{where}: prompt must be a text or a list of {{role, content}}")
+
+
+def _turn(part: dict[str, Any]) -> Turn | None:
+    role, content = part.get("role"), part.get("content")
+    return (role, content) if isinstance(role, str) and isinstance(content, str) else None
