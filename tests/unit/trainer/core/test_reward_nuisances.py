@@ -18,8 +18,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def ensemble_of(data: RewardData, config: RewardConfig = QUICK) -> RewardEnsemble:
-    return fit_ensemble(data, config, generator())[0]
+def ensemble_of(data: RewardData) -> RewardEnsemble:
+    return fit_ensemble(data, QUICK, generator())[0]
 
 
 def thumbs(labels_R: Tensor, raters_R: Tensor, features_NF: Tensor) -> RewardData:
