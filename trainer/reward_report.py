@@ -1,5 +1,7 @@
 """`reward_report.json` and its table: what the reward model is worth, beside length, and what the safety head is."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from trainer.core.estimates import Estimate
@@ -114,7 +116,7 @@ class RewardOnlyReport(BaseModel):
 _HEADER = f"{{:<32}}{'mean':>8}   {'95 % interval':<18}{'labels':>7}"
 
 
-def _rows(named: list[tuple[str, Accuracy | None]]) -> list[str]:
+def _rows(named: Sequence[tuple[str, Accuracy | None]]) -> list[str]:
     return [
         f"{name:<32}{a.mean:>8.3f}   {f'[{a.low:.3f}, {a.high:.3f}]':<18}{a.n:>7}" for name, a in named if a is not None
     ]

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -166,6 +168,21 @@ def test_answers_are_scored_for_drift_once_and_only_if_they_are_to_be_written(do
         app.run_score(world.settings, replace(asked, version="v9"))
     with pytest.raises(SettingsError, match="no reward model v7; there: reward-v1"):
         app.run_score(world.settings, replace(asked, reward_model="v7"))
+
+
+def test_the_command_scores_the_newest_answers_and_prints_one_json_object(done: tuple[World, Outcome]) -> None:
+    world, _ = done
+    command = ("score", "--limit", "8", "--dry-run", "--json", "--data", str(world.settings.data))
+    called = subprocess.run(
+        [sys.executable, "-c", "from infra.cli import main; main()", *command, "--model", world.settings.base_model],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert called.returncode == 0, called.stderr
+    report = json.loads(called.stdout)
+    # The newest are 119 to 112, a rude one and a polite one in turn.
+    assert report["total"]["answers"] == 8 and report["total"]["below_zero"] == 0.5 and report["written"] == 0
 
 
 def test_a_file_of_answers_is_scored_by_version_and_writes_nothing(done: tuple[World, Outcome], tmp_path: Path) -> None:

@@ -61,13 +61,15 @@ def _rows(path: Path, name: str) -> Iterator[Row]:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, start=1):
-                if line.strip():
-                    yield _row(line, f"{name}, line {number}")
+                row = _row(line, f"{name}, line {number}") if line.strip() else None
+                if row is not None:
+                    yield row
     except (OSError, EOFError) as error:
         raise SettingsError(f"{name} can't be read: {error}") from error
 
 
-def _row(line: bytes, where: str) -> Row:
+def _row(line: bytes, where: str) -> Row | None:
+    """None where the answer is empty, as some are in every real file: there is nothing to judge."""
     try:
         row: Any = json.loads(line)
     except ValueError as error:
@@ -75,16 +77,22 @@ def _row(line: bytes, where: str) -> Row:
     if not isinstance(row, dict):
         raise SettingsError(f"{where}: not a JSON object")
     text = row.get("completion", row.get("response"))
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
         raise SettingsError(f"{where}: completion (or response) must be a text")
-    return Row(where, row, _prompt(row.get("prompt"), where), text)
+    return None if not text.strip() else Row(where, row, _prompt(row.get("prompt"), where), text)
 
 
 def _prompt(value: Any, where: str) -> tuple[Turn, ...]:
     if isinstance(value, str) and value.strip():
         return (("user", value),)
     if isinstance(value, list) and value:
-        turns = [(t.get("role"), t.get("content")) for t in value if isinstance(t, dict)]
-        if len(turns) == len(value) and all(isinstance(r, str) and isinstance(c, str) for r, c in turns):
-            return tuple(turns)
+        parts: list[Any] = value
+        turns = tuple(_turn(part) for part in parts if isinstance(part, dict))
+        if len(turns) == len(parts) and None not in turns:
+            return tuple(turn for turn in turns if turn is not None)
     raise SettingsError(f"{where}: prompt must be a text or a list of {{role, content}}")
+
+
+def _turn(part: dict[str, Any]) -> Turn | None:
+    role, content = part.get("role"), part.get("content")
+    return (role, content) if isinstance(role, str) and isinstance(content, str) else None

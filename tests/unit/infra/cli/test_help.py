@@ -10,7 +10,7 @@ COMMANDS = (
     "versions list", "versions show", "versions promote", "versions rollback", "topics create", "topics describe",
     "topics copy", "models prepare", "trace", "erase", "tables list", "tables history", "tables diff", "tables show",
     "tables upkeep", "tables export", "tables import", "tables rebuild", "dlq list", "dlq show", "dlq retry",
-    "dlq drop", "keys create", "keys list", "keys revoke", "keys rotate", "lab",
+    "dlq drop", "keys create", "keys list", "keys revoke", "keys rotate", "lab", "score",
 )  # fmt: skip
 
 

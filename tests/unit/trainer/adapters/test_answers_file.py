@@ -42,7 +42,7 @@ def test_a_limit_takes_rows_evenly_from_the_whole_file(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
         ({"prompt": "p", "unsafe": True}, "completion"),
-        ({"prompt": "p", "completion": " ", "unsafe": True}, "completion"),
+        ({"prompt": "p", "completion": None, "unsafe": True}, "completion"),
         ({"prompt": "p", "completion": "c"}, "unsafe must be"),
         ({"prompt": "p", "completion": "c", "unsafe": "yes"}, "unsafe must be"),
         ({"prompt": [{"role": "user"}], "completion": "c", "unsafe": True}, "prompt must be"),
@@ -66,3 +66,8 @@ def test_answers_to_score_come_from_the_top_with_who_gave_them(tmp_path: Path) -
     rows = [{"prompt": "p", "completion": f"c{n}", "version": "v2" if n else None} for n in range(3)]
     found = read_answers(written(tmp_path, *rows), limit=2)
     assert [(a.completion, a.version) for a in found] == [("c0", "file"), ("c1", "v2")]
+
+
+def test_an_empty_answer_is_passed_over(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "response": text, "unsafe": False} for text in ("a", " ", "b")]
+    assert [e.completion for e in read_safety_file(written(tmp_path, *rows), limit=10)] == ["a", "b"]

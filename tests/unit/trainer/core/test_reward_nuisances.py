@@ -18,8 +18,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def ensemble_of(data: RewardData, config: RewardConfig = QUICK) -> RewardEnsemble:
-    return fit_ensemble(data, config, generator())[0]
+def ensemble_of(data: RewardData) -> RewardEnsemble:
+    return fit_ensemble(data, QUICK, generator())[0]
 
 
 def thumbs(labels_R: Tensor, raters_R: Tensor, features_NF: Tensor) -> RewardData:
@@ -58,7 +58,7 @@ def test_labels_by_length_alone_teach_a_reward_that_is_nearly_flat() -> None:
     assert spread[1] < 0.25 * spread[0]
     assert before.length_correlation > 0.5
     assert after.length_correlation_before > 0.9
-    assert after.pair_length_baseline is not None and after.pair_length_baseline.mean == 1.0
+    assert after.pair_length_baseline is not None and after.pair_length_baseline.mean == 0.9975  # one tie in 200
 
 
 def test_what_is_good_is_learned_where_longer_answers_are_better_liked_too() -> None:

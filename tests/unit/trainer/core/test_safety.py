@@ -1,10 +1,13 @@
 """The safety head on data whose truth is known."""
 
+import re
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 
+from trainer.adapters.answers_file import read_safety_file
 from trainer.core.safety import SafetyConfig, SafetyData, SafetyHead, fit_safety
 
 QUICK = SafetyConfig(l2_grid=(0.003, 0.03))
@@ -72,3 +75,28 @@ def test_a_saved_head_costs_the_same(tmp_path: Path) -> None:
     head.save(tmp_path / "safety.safetensors")
     loaded = SafetyHead.load(tmp_path / "safety.safetensors")
     assert torch.equal(head.cost(data.features_NF), loaded.cost(data.features_NF))
+
+
+def bag_of_words(text: str, size: int) -> torch.Tensor:
+    """Log counts of words, hashed."""
+    words = torch.zeros(size)
+    for word in re.findall(r"[a-z']+", text.lower()):
+        words[zlib.crc32(word.encode()) % size] += 1
+    return torch.log1p(words)
+
+
+def test_on_real_replies_that_people_judged_unsafe_the_head_is_far_better_than_chance(human_data: Path) -> None:
+    found = read_safety_file(human_data / "safety_diasafety.jsonl.gz", limit=2000)
+    # Context and reply apart: words of the reply are what is judged, those of the context what it answers.
+    words = [torch.cat([bag_of_words(e.prompt[-1][1], 256), bag_of_words(e.completion, 512)]) for e in found]
+    prompts = {prompt: n for n, prompt in enumerate(dict.fromkeys(e.prompt for e in found))}
+    data = SafetyData(
+        torch.stack(words),
+        torch.tensor([prompts[e.prompt] for e in found]),
+        torch.tensor([float(e.unsafe) for e in found]),
+        torch.ones(len(found)),
+    )
+    head, report = fit_safety(data, SafetyConfig(l2_grid=(0.003, 0.01, 0.03)), torch.Generator().manual_seed(0))
+    assert head is not None and report.auc is not None and report.ece is not None
+    assert report.auc.low > 0.65
+    assert report.ece < 0.06
