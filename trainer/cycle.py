@@ -183,7 +183,7 @@ class CycleRunner:
         self, version: str, parent: str, pinned: Pinned, config: CycleConfig, learned: Learned, stages: Stages
     ) -> VersionRecord:
         base = environment.base_model_info(self.settings.base_model_name, self.settings.base_model)
-        figures = learning.measured(learned.fitted, learned.report, learned.evaluation)
+        figures = learning.measured(learned.fitted, learned.report, learned.evaluation) | dict(learned.figures)
         verdicts = gates.judge_candidate(
             learning.candidate(learned.fitted, learned.evaluation, config, figures), config.gates
         )
@@ -209,6 +209,7 @@ class CycleRunner:
                         ("train", learned.dataset.train),
                         ("held_out", learned.dataset.held_out),
                         ("judge", learned.dataset.judge),
+                        ("judge_only", learned.dataset.judge_only),
                     )
                 },
                 dropped=dict(learned.dataset.dropped),

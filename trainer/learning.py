@@ -18,7 +18,7 @@ from trainer.adapters.cycles import CycleFolder
 from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
 from trainer.core import dataset, gates, judge, reward
-from trainer.core.dataset import Dataset
+from trainer.core.dataset import Dataset, Labels
 from trainer.core.gates import Candidate, Share
 from trainer.core.judge import Answers, WinRate
 from trainer.core.ppo import PPOReport, PPOStep, improve
@@ -52,6 +52,8 @@ class Learned:
     fitted: Fitted
     evaluation: Evaluation
     report: PPOReport
+    figures: Mapping[str, float | None]
+    """Of the data, and of how reward model and judge agree with labels that are for judging only."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def learn(
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics."""
     with stages.stage(Stage.REWARD_MODEL):
         data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
-        answers = [a for part in (data.train, data.held_out, data.judge) for a in answers_of(part)]
+        parts = (data.train, data.held_out, data.judge, data.judge_only)
+        answers = [a for part in parts for a in answers_of(part)]
         table = featurize(lm, answers, config.limits, lambda share: stages.progress(0.95 * share))
         fitted = fit(data, table, config)
         if folder is not None:
@@ -91,7 +94,8 @@ def learn(
     with stages.stage(Stage.EVALUATE):
         evaluation, tokens = evaluate(policy, data, before, fitted, config, progress=stages.progress)
         stages.use(generated=tokens)
-    return Learned(policy, data, fitted, evaluation, report)
+    figures = {**data.figures, **agreement(data.judge_only, table, fitted)}
+    return Learned(policy, data, fitted, evaluation, report, figures)
 
 
 def _train(
@@ -117,6 +121,18 @@ def fit(dataset: Dataset, table: FeatureTable, config: CycleConfig) -> Fitted:
     ensemble, report = reward.fit_ensemble(train, config.reward, generator, held_out=held_out)
     other, other_report = reward.fit_ensemble(judged, config.reward, generator)
     return Fitted(ensemble, report, other, other_report)
+
+
+def agreement(judge_only: Labels, table: FeatureTable, fitted: Fitted) -> dict[str, float | None]:
+    """How far reward model and judge agree with labels that neither has learned from, of all raters; with intervals."""
+    figures: dict[str, float | None] = {"judge_only_labels": float(len(judge_only))}
+    if not len(judge_only):
+        return figures
+    data = reward_data(judge_only, table)
+    for who, ensemble in (("reward", fitted.reward), ("judge", fitted.judge)):
+        found = reward.as_metrics(reward.evaluate(ensemble, data, l2=0.0, trained_on=data))
+        figures |= {f"judge_only_{who}_{name}": value for name, value in found.items() if "_accuracy_" in name}
+    return figures
 
 
 def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | None) -> Policy:

@@ -18,11 +18,13 @@ from trainer.core.dataset import SplitConfig
 from trainer.core.gates import GateThresholds
 from trainer.core.ppo import PPOConfig
 from trainer.core.reward import RewardConfig
+from trainer.core.weights import SourceWeights
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds)
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights)
 
 
 class _Nested(BaseModel):
@@ -82,6 +84,17 @@ class GateSettings(_Nested):
     kl_slack: Annotated[float, Field(gt=0)] | None = None
     shortest: Annotated[float, Field(ge=0)] | None = None
     longest: Annotated[float, Field(gt=0)] | None = None
+
+
+class SourceWeightSettings(_Nested):
+    """Changes to `trainer.core.weights.SourceWeights`, where each has its reason: what labels of a source count."""
+
+    thumb: Weight | None = None
+    label: Weight | None = None
+    correction: Weight | None = None
+    regenerate: Weight | None = None
+    siblings: Weight | None = None
+    same_prompt: Weight | None = None
 
 
 class LoraOptions(BaseModel):
@@ -153,7 +166,10 @@ class TrainerSettings(BaseSettings):
     split_seed: int = 0
     holdout_share: Share = 0.25
     judge_share: Share = 0.35
+    judge_only_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     rater_cap: Annotated[float, Field(gt=0, le=1)] = 0.01
+    source_cap: Annotated[float, Field(gt=0, le=1)] = 0.7
+    source_weights: SourceWeightSettings = SourceWeightSettings()
     min_labels: Count = 20
     max_labels: Count = 3000
     max_held_out_prompts: Count = 64
@@ -188,7 +204,10 @@ class TrainerSettings(BaseSettings):
         return SplitConfig(
             holdout_share=self.holdout_share,
             judge_share=self.judge_share,
+            judge_only_share=self.judge_only_share,
             rater_cap=self.rater_cap,
+            source_cap=self.source_cap,
+            source_weights=self.source_weights.change(SourceWeights()),
             min_labels=self.min_labels,
             max_labels=self.max_labels,
             max_held_out_prompts=self.max_held_out_prompts,

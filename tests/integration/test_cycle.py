@@ -101,7 +101,8 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
     assert record.base_model.sha256 is not None and len(record.content_hash) == 64
     assert set(record.cost) == {"pin", "reward_model", "policy", "evaluate"}
     assert [g.name for g in record.gates] == ["finite", "reward_model", "judge", "win_rate", "kl", "length"]
-    assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 7
+    assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 11
+    assert record.labels["judge_only"] == record.metrics["judge_only_labels"] > 0
 
 
 def test_the_version_names_each_label_and_prompt_that_it_learned_from(done: tuple[World, Outcome]) -> None:
