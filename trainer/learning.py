@@ -21,9 +21,10 @@ from trainer.core import dataset, gates, judge, reward
 from trainer.core.dataset import Dataset, Labels
 from trainer.core.gates import Candidate, Share
 from trainer.core.judge import Answers, WinRate
-from trainer.core.ppo import PPOReport, PPOStep, improve
+from trainer.core.ppo import PPOStep, improve
 from trainer.core.reward import Estimate, RewardEnsemble, RewardReport, RewardSignal
 from trainer.features import FeatureTable, Progress, answers_of, encode_prompt, featurize, reward_data
+from trainer.methods import Report, train_directly
 from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
@@ -51,7 +52,7 @@ class Learned:
     dataset: Dataset
     fitted: Fitted
     evaluation: Evaluation
-    report: PPOReport
+    report: Report
     figures: Mapping[str, float | None]
     """Of the data, and of how reward model and judge agree with labels that are for judging only."""
 
@@ -100,7 +101,10 @@ def learn(
 
 def _train(
     policy: Policy, data: Dataset, before: Before, config: CycleConfig, stages: Stages, folder: CycleFolder | None
-) -> PPOReport:
+) -> Report:
+    if config.method != "ppo":
+        return train_directly(policy, config.method, data, before.signal, config, stages, folder)
+
     def on_step(step: PPOStep) -> None:
         if folder is not None:
             folder.step(asdict(step))
@@ -212,7 +216,7 @@ def evaluate(
     return evaluation, round(after.tokens * len(before.prompts))
 
 
-def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[str, float | None]:
+def measured(fitted: Fitted, report: Report, evaluation: Evaluation) -> dict[str, float | None]:
     """Every figure of a cycle, flat."""
     training = {
         "ppo_reward": report.reward,

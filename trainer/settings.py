@@ -15,6 +15,7 @@ from schemas.connection import KafkaConnection
 from schemas.storage import LakeRoot, root_setting
 from trainer.core.budget import Budget
 from trainer.core.dataset import SplitConfig
+from trainer.core.direct import DirectConfig, Method
 from trainer.core.gates import GateThresholds
 from trainer.core.ppo import PPOConfig
 from trainer.core.reward import RewardConfig
@@ -24,7 +25,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights)
+D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights, DirectConfig)
 
 
 class _Nested(BaseModel):
@@ -61,6 +62,23 @@ class PPOSettings(_Nested):
         given = self.given()
         sampling = {name: given.pop(name) for name in ("max_new_tokens", "temperature") if name in given}
         return replace(defaults, sampling=replace(defaults.sampling, **sampling), **given)
+
+
+class DirectSettings(_Nested):
+    """Changes to `trainer.core.direct.DirectConfig`, whose defaults go by the size of the base model: DPO and KTO."""
+
+    epochs: Count | None = None
+    batch_labels: Count | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    beta: Annotated[float, Field(gt=0)] | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    length_normalized: bool | None = None
+    desirable: Annotated[float, Field(gt=0)] | None = None
+    undesirable: Annotated[float, Field(gt=0)] | None = None
+    check_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    checks: Count | None = None
+    patience: Count | None = None
+    look_prompts: Count | None = None
 
 
 class RewardSettings(_Nested):
@@ -133,6 +151,9 @@ class CycleConfig(BaseModel):
     dtype: str
     device: str
     threads: int
+    method: Literal["ppo"] | Method = "ppo"
+    """What trains the policy. Sampling and KL budget are those of `ppo` whatever it is."""
+    direct: DirectConfig = DirectConfig()
 
 
 class TrainerSettings(BaseSettings):
@@ -177,7 +198,9 @@ class TrainerSettings(BaseSettings):
     max_cycle_tokens: Count = 20_000_000
     score_responses: Annotated[int, Field(ge=0)] = 64
     score_batch: Count = 16
+    method: Literal["ppo"] | Method = "ppo"
     ppo: PPOSettings = PPOSettings()
+    direct: DirectSettings = DirectSettings()
     reward: RewardSettings = RewardSettings()
     gates: GateSettings = GateSettings()
     lora: LoraOptions = LoraOptions()
@@ -228,4 +251,6 @@ class TrainerSettings(BaseSettings):
             dtype=dtype,
             device=device,
             threads=threads,
+            method=self.method,
+            direct=self.direct.change(DirectConfig.for_size(n_parameters)),
         )

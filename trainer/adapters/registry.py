@@ -194,13 +194,13 @@ base_model: {record.base_model.name}
 base_model_relation: adapter
 library_name: peft
 pipeline_tag: text-generation
-tags: [thumbwheel, ppo, lora]
+tags: [thumbwheel, {record.config.method}, lora]
 ---
 
 # {record.version} ({verdict})
 
 A LoRA adapter on {record.base_model.name}, made by update cycle {record.cycle_id} from {record.parent}
-on {record.created_at:%Y-%m-%d}.
+on {record.created_at:%Y-%m-%d}, trained by {record.config.method.upper()}.
 
 - Data: {sources or "none"}; content hash `{record.content_hash[:16]}`.
 - Win rate by the judge on {evaluation.prompts} held-out prompts: {against_parent} against {record.parent},
