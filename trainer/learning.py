@@ -17,14 +17,16 @@ from schemas.cycles import Stage
 from trainer.adapters.cycles import CycleFolder
 from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
+from trainer.adapters.rewards import ExtraReward
 from trainer.core import dataset, gates, judge, reward
 from trainer.core.dataset import Dataset, Labels
 from trainer.core.gates import Candidate, Share
 from trainer.core.judge import Answers, WinRate
 from trainer.core.ppo import PPOStep, improve
 from trainer.core.reward import Estimate, RewardEnsemble, RewardReport, RewardSignal
+from trainer.core.rewards import CombinedReward
 from trainer.features import FeatureTable, Progress, answers_of, encode_prompt, featurize, reward_data
-from trainer.methods import Report, train_directly
+from trainer.methods import Report, reward_shares, train_directly, with_extra
 from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
@@ -64,7 +66,7 @@ class Before:
     prompts: tuple[tuple[int, ...], ...]
     parent: Answers
     base: Answers
-    signal: RewardSignal
+    signal: RewardSignal | CombinedReward
     tokens: int
 
 
@@ -75,8 +77,12 @@ def learn(
     parent_dir: Path | None,
     stages: Stages,
     folder: CycleFolder | None = None,
+    extra: ExtraReward | None = None,
 ) -> Learned:
-    """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics."""
+    """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
+
+    `extra` is a reward of the user's own; `config.extra_reward` tells of it.
+    """
     with stages.stage(Stage.REWARD_MODEL):
         data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
         parts = (data.train, data.held_out, data.judge, data.judge_only)
@@ -88,14 +94,20 @@ def learn(
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
         before = look_before(
-            policy, data, fitted, config, parent_is_base=parent_dir is None, progress=lambda _: stages.progress(0.0)
+            policy,
+            data,
+            fitted,
+            config,
+            parent_is_base=parent_dir is None,
+            progress=lambda _: stages.progress(0.0),
+            extra=extra,
         )
         stages.use(generated=before.tokens)
         report = _train(policy, data, before, config, stages, folder)
     with stages.stage(Stage.EVALUATE):
         evaluation, tokens = evaluate(policy, data, before, fitted, config, progress=stages.progress)
         stages.use(generated=tokens)
-    figures = {**data.figures, **agreement(data.judge_only, table, fitted)}
+    figures = {**data.figures, **agreement(data.judge_only, table, fitted), **reward_shares(before.signal)}
     return Learned(policy, data, fitted, evaluation, report, figures)
 
 
@@ -146,7 +158,14 @@ def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | Non
 
 
 def look_before(
-    policy: Policy, dataset: Dataset, fitted: Fitted, config: CycleConfig, *, parent_is_base: bool, progress: Progress
+    policy: Policy,
+    dataset: Dataset,
+    fitted: Fitted,
+    config: CycleConfig,
+    *,
+    parent_is_base: bool,
+    progress: Progress,
+    extra: ExtraReward | None = None,
 ) -> Before:
     """Answers to compare with later, and the reward normalized on what the base answers to training prompts."""
     held = [encode_prompt(policy.lm, p, config.limits) for p in dataset.held_out_prompts]
@@ -155,7 +174,8 @@ def look_before(
     base = answers_to(policy, held, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, held, config, seed=seed, progress=progress)
     reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
-    signal = reward.signal(fitted.reward, reference.features_NF, config.reward)
+    alone = reward.signal(fitted.reward, reference.features_NF, config.reward)
+    signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
     tokens = len(held) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
     return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))
 

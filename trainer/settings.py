@@ -6,9 +6,9 @@ What a cycle's result depends on is gathered in a `CycleConfig`, which the versi
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.connection import KafkaConnection
@@ -135,6 +135,23 @@ class Limits(BaseModel):
     answer_tokens: Count = 256
 
 
+class ExtraRewardInfo(BaseModel):
+    """A reward of the user's own that took part in a training: what it was, and how much it counted.
+
+    `sha256` is of a function's or a module's source file (and the module's weights); an endpoint has none, and what
+    it answered can't be had again. `name` holds no credentials.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["function", "module", "endpoint"]
+    name: str
+    sha256: str | None
+    weight: float
+    ensemble_weight: float
+    thumbs_ceiling: float
+
+
 class CycleConfig(BaseModel):
     """All that decides a cycle's result, beside the tables' versions, the parent and the base model."""
 
@@ -154,6 +171,7 @@ class CycleConfig(BaseModel):
     method: Literal["ppo"] | Method = "ppo"
     """What trains the policy. Sampling and KL budget are those of `ppo` whatever it is."""
     direct: DirectConfig = DirectConfig()
+    extra_reward: ExtraRewardInfo | None = None
 
 
 class TrainerSettings(BaseSettings):
@@ -202,6 +220,25 @@ class TrainerSettings(BaseSettings):
     ppo: PPOSettings = PPOSettings()
     direct: DirectSettings = DirectSettings()
     reward: RewardSettings = RewardSettings()
+    reward_function: str | None = None
+    """A reward of your own beside the reward model's: `module:name` or `path/to/file.py:name` of a function from
+    prompts and completions (lists of str) to a list of floats. One of function, module and endpoint."""
+    reward_module: str | None = None
+    """The same for a function from a number of features to an `nn.Module` that maps features N,F to rewards N."""
+    reward_module_weights: Path | None = None
+    """Its weights (safetensors)."""
+    reward_endpoint: str | None = None
+    """The same by HTTP: POST {"prompts": [...], "completions": [...]} gives {"rewards": [...]}."""
+    reward_endpoint_token: SecretStr | None = None
+    reward_endpoint_token_file: Path | None = None
+    reward_endpoint_seconds: Seconds = 60.0
+    """For 64 answers, all tries together; then the cycle fails."""
+    reward_endpoint_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    reward_extra_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    reward_ensemble_weight: Weight = 1.0
+    """Of the reward model beside a reward of your own; 0 leaves that one alone."""
+    thumbs_ceiling: Share = 0.5
+    """Largest share of the reward model, which learned from thumbs, beside a reward of your own."""
     gates: GateSettings = GateSettings()
     lora: LoraOptions = LoraOptions()
     limits: Limits = Limits()
@@ -237,7 +274,36 @@ class TrainerSettings(BaseSettings):
             seed=self.split_seed,
         )
 
-    def cycle_config(self, *, n_parameters: int, dtype: str, device: str, threads: int, seed: int) -> CycleConfig:
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        given = (self.reward_function, self.reward_module, self.reward_endpoint)
+        if sum(value is not None for value in given) > 1:
+            raise ValueError("set one of THUMBWHEEL_REWARD_FUNCTION, _MODULE and _ENDPOINT")
+        return self
+
+    def extra_reward(
+        self, kind: Literal["function", "module", "endpoint"], name: str, sha256: str | None
+    ) -> ExtraRewardInfo:
+        """How a record tells of the reward that these settings name."""
+        return ExtraRewardInfo(
+            kind=kind,
+            name=name,
+            sha256=sha256,
+            weight=self.reward_extra_weight,
+            ensemble_weight=self.reward_ensemble_weight,
+            thumbs_ceiling=self.thumbs_ceiling,
+        )
+
+    def cycle_config(
+        self,
+        *,
+        n_parameters: int,
+        dtype: str,
+        device: str,
+        threads: int,
+        seed: int,
+        extra_reward: ExtraRewardInfo | None = None,
+    ) -> CycleConfig:
         """The configuration of one cycle on a base model of this size, with what "auto" came to."""
         return CycleConfig(
             seed=seed,
@@ -253,4 +319,5 @@ class TrainerSettings(BaseSettings):
             threads=threads,
             method=self.method,
             direct=self.direct.change(DirectConfig.for_size(n_parameters)),
+            extra_reward=extra_reward,
         )

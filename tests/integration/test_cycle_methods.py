@@ -1,6 +1,7 @@
-"""Whole cycles by DPO and KTO on Delta tables: the same gates, records and repetition as with PPO."""
+"""Whole cycles on Delta tables by DPO and KTO, and with rewards of one's own: the same gates, records, repetition."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from schemas import tables
 from schemas.cycles import CycleStatus
+from schemas.errors import SettingsError
 from tests.integration import trainer_lake as lake
 from trainer import app
 from trainer.adapters.events import MemoryEvents
@@ -55,3 +57,34 @@ def test_dpo_without_pairs_fails_and_names_the_other_methods(tmp_path: Path, bas
     outcome = run(quick(tmp_path / "data", base, method="dpo"))
     assert outcome.status is CycleStatus.FAILED
     assert "there are 0 pairs to train on by DPO and 20 are needed" in outcome.reason
+
+
+@pytest.mark.parametrize("method", ["ppo", "dpo"])
+def test_a_function_of_ones_own_is_part_of_the_reward_and_of_the_record(
+    method: str, tmp_path: Path, base: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def short(prompts, completions):\n    return [-float(len(c)) for c in completions]\n")
+    data, own = lake.fill(tmp_path / "data"), f"{mine}:short"
+    settings = quick(data, base, method=method, reward_function=own, reward_ensemble_weight=0.0)
+    outcome = run(settings)
+    assert (outcome.status, outcome.reason) == (CycleStatus.FINISHED, "")
+    record = Registry(settings.registry).record("v1")
+    extra = record.config.extra_reward
+    assert extra is not None and (extra.kind, extra.name, extra.ensemble_weight) == ("function", own, 0.0)
+    assert record.metrics["reward_share_thumbs"] == 0.0
+    assert f"the function {own}" in (Registry(settings.registry).folder("v1") / "README.md").read_text()
+    assert app.run_reproduce(settings, "v1") == (record.adapter_sha256, record.adapter_sha256)
+    with pytest.raises(SettingsError, match=r"was trained with the function .* name no reward of one's own"):
+        app.run_reproduce(quick(data, base, method=method), "v1")
+
+
+def test_an_endpoint_that_hangs_fails_the_cycle_and_no_version_comes_of_it(tmp_path: Path, base: Path) -> None:
+    data = lake.fill(tmp_path / "data")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/score"
+        settings = quick(data, base, reward_endpoint=address, reward_endpoint_seconds=0.3, reward_endpoint_retries=1)
+        outcome = run(settings)
+    assert outcome.status is CycleStatus.FAILED
+    assert f"the reward endpoint {address} gave no rewards in 2 tries within 0.3 s" in outcome.reason
+    assert not Registry(settings.registry).versions()

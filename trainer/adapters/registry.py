@@ -200,7 +200,7 @@ tags: [thumbwheel, {record.config.method}, lora]
 # {record.version} ({verdict})
 
 A LoRA adapter on {record.base_model.name}, made by update cycle {record.cycle_id} from {record.parent}
-on {record.created_at:%Y-%m-%d}, trained by {record.config.method.upper()}.
+on {record.created_at:%Y-%m-%d}, trained by {record.config.method.upper()}{_own_reward(record)}.
 
 - Data: {sources or "none"}; content hash `{record.content_hash[:16]}`.
 - Win rate by the judge on {evaluation.prompts} held-out prompts: {against_parent} against {record.parent},
@@ -216,6 +216,11 @@ on {record.created_at:%Y-%m-%d}, trained by {record.config.method.upper()}.
 Limits: it learned from the ratings of this product's users, and was judged by a model of other users' ratings, on
 prompts of the same kind. Nothing is known of it elsewhere.
 """
+
+
+def _own_reward(record: VersionRecord) -> str:
+    extra = record.config.extra_reward
+    return "" if extra is None else f" with the {extra.kind} {extra.name} in its reward"
 
 
 def _share(interval: Interval) -> str:

@@ -33,6 +33,7 @@ from trainer.core.losses import bradley_terry, selected_log_probs
 from trainer.core.models import LanguageModel, Policy
 from trainer.core.packing import Group, group_answers, micro_batches, pack
 from trainer.core.ppo import SMALL_MODEL
+from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import SamplingConfig, look, sample
 
 Method = Literal["dpo", "kto"]
@@ -168,7 +169,7 @@ def improve_directly(
     policy: Policy,
     method: Method,
     data: DirectData,
-    reward: Callable[[Tensor], Tensor],
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     config: DirectConfig,
     *,
@@ -405,7 +406,7 @@ class _Watch:
         self,
         policy: Policy,
         trainer: _Trainer,
-        reward: Callable[[Tensor], Tensor],
+        reward: Reward,
         prompts: Sequence[Sequence[int]],
         config: DirectConfig,
         sampling: SamplingConfig,
@@ -444,7 +445,7 @@ class _Watch:
             iteration=len(self.steps),
             loss=tally.loss / tally.weight if tally.steps else 0.0,
             check_loss=0.0 if check is None else check,
-            reward=float(self.reward(looked.features_NF).mean()),
+            reward=float(rewards_of(self.reward, self.policy.lm, looked.features_NF, rollouts.prompts, answers).mean()),
             kl=float(ratio_NT.sum(1).mean()),
             entropy=float(rollouts.entropies_NT[:, :width][mask_NT].mean()),
             length=float(mask_NT.sum(1).float().mean()),

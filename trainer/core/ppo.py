@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs, token_rewards, value_loss, whiten
 from trainer.core.models import Policy
 from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import Rollouts, SamplingConfig, look, sample
 
 SMALL_MODEL = 5_000_000
@@ -149,7 +150,7 @@ class _Batch:
 
 def improve(
     policy: Policy,
-    reward: Callable[[Tensor], Tensor],
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     config: PPOConfig,
     *,
@@ -159,7 +160,8 @@ def improve(
 ) -> PPOReport:
     """Train `policy` in place to get more `reward` on `prompts` (token ids).
 
-    `reward` maps features N,F (see `trainer.core.rollout.look`) to normalized rewards N. `should_stop` is asked before
+    `reward` gives normalized rewards N, from features N,F (see `trainer.core.rollout.look`) or from the texts as well
+    (`trainer.core.rewards`). `should_stop` is asked before
     each iteration; a reason it returns ends the training early and becomes `stopped`. Deterministic on the CPU
     for a seed and a number of threads.
     """
@@ -216,7 +218,7 @@ def _endless(n: int, generator: torch.Generator) -> Iterator[int]:
 
 def collect(
     policy: Policy,
-    reward: Callable[[Tensor], Tensor],
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     config: PPOConfig,
     generator: torch.Generator,
@@ -240,7 +242,7 @@ def collect(
         entropies_NT=rollouts.entropies_NT[:, :width],
     )
     log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
-    scores_N = reward(looked.features_NF).to(log_ratio_NT.device)
+    scores_N = rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, cut.answers()).to(log_ratio_NT.device)
     return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT)
 
 
