@@ -1,5 +1,6 @@
 """DPO and KTO: losses against hand-worked numbers, the loop around them, and that they learn."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,37 @@ def test_z0_is_the_mean_log_ratio_with_answers_to_other_prompts() -> None:
     assert sum(ratios) > 0.1
 
 
+def test_a_step_of_kto_holds_log_ratios_against_z0() -> None:
+    made = policy(trained=True)
+    trainer = direct._Trainer(made, "kto", thumbs(), SMALL, 0.9, torch.Generator().manual_seed(0))
+    batch = trainer.train[:6]
+    with torch.no_grad():
+        own = log_probs_of(made.lm, group_answers(trainer.prompts, trainer.answers), len(trainer.answers), 0.9)
+    ratio = own - trainer.reference_N
+    z0 = max(0.0, sum(float(ratio[unit.elsewhere]) for unit in batch) / 6)
+    gains = [(1 if unit.liked else -1) * (float(ratio[unit.answers[0]]) - z0) for unit in batch]
+    expected = sum(1 - 1 / (1 + math.exp(-0.1 * gain)) for gain in gains) / 6
+    trainer.step(batch, 1.0)
+    assert trainer.tally.loss / trainer.tally.weight == pytest.approx(expected, abs=1e-4)
+    assert z0 > 0.1
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_step_is_divided_by_the_weight_of_its_labels(method: Method) -> None:
+    plain = comparisons() if method == "dpo" else thumbs()
+    tenfold = replace(
+        plain,
+        pair_weights=tuple(10 * w for w in plain.pair_weights),
+        rating_weights=tuple(10 * w for w in plain.rating_weights),
+    )
+    first, second = (
+        improve_directly(policy(), method, data, first_feature, PROMPTS, SMALL, sampling=SAMPLING, kl_budget=9, seed=0)
+        for data in (plain, tenfold)
+    )
+    assert first.steps[1].grad_norm == pytest.approx(second.steps[1].grad_norm, rel=1e-3)
+    assert first.steps[1].loss == pytest.approx(second.steps[1].loss, rel=1e-3)
+
+
 def test_each_mismatched_answer_is_to_another_prompt() -> None:
     trainer = direct._Trainer(policy(), "kto", thumbs(), SMALL, 0.9, torch.Generator().manual_seed(0))
     data = thumbs()
@@ -208,7 +240,7 @@ def test_the_policy_learns_the_style_that_people_liked(method: Method, seed: int
     made = policy(seed)
     data = liked_style(made) if method == "dpo" else as_thumbs(liked_style(made))
     before = style(made)
-    config = replace(SMALL, epochs=6, batch_labels=16, learning_rate=5e-3, check_share=0.2, checks=6, patience=6)
+    config = replace(SMALL, epochs=4, batch_labels=16, learning_rate=8e-3, check_share=0.2, checks=3)
     report = improve_directly(
         made, method, data, first_feature, PROMPTS, config, sampling=SAMPLING, kl_budget=8.0, seed=seed
     )
