@@ -14,6 +14,7 @@
     └── CycleError
         ├── LeaseHeld          another update cycle is running on this data folder
         ├── NotEnoughData      too few preferences to learn from
+        ├── RewardFailed       a reward of the user's own gave no usable numbers, or none in time
         └── BudgetSpent        the cycle reached its limit
 
 A caller's mistake in a plain function is a `ValueError`; `assert` guards our own invariants only.
@@ -82,6 +83,10 @@ class LeaseHeld(CycleError):
 
 class NotEnoughData(CycleError):
     """Too few preferences to learn from."""
+
+
+class RewardFailed(CycleError):
+    """A reward of the user's own gave no usable numbers, or none in time."""
 
 
 class BudgetSpent(CycleError):

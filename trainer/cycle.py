@@ -43,6 +43,7 @@ from trainer.adapters.registry import (
     Registry,
     version_event,
 )
+from trainer.adapters.rewards import ExtraReward, load_reward, same_reward
 from trainer.core import gates
 from trainer.core.budget import Budget
 from trainer.core.evidence import evidence
@@ -146,11 +147,12 @@ class CycleRunner:
             pinned = read()
             lm = self._load_base()
             version = self.registry.next_version()
-            config = self._config(lm, seed=self.settings.seed + int(version[1:]))
+            extra = load_reward(self.settings)
+            config = self._config(lm, extra, seed=self.settings.seed + int(version[1:]))
             stages.device = config.device
             folder.config(config)
             parent_dir = self._parent_dir(parent, lm)
-        learned = learn(lm, pinned, config, parent_dir, stages, folder)
+        learned = learn(lm, pinned, config, parent_dir, stages, folder, extra)
         with stages.stage(Stage.REGISTER):
             record = self._register(version, parent, pinned, config, learned, stages)
         del learned
@@ -158,13 +160,14 @@ class CycleRunner:
             self._score(lm, stages)
         return record
 
-    def _config(self, lm: LanguageModel, *, seed: int) -> CycleConfig:
+    def _config(self, lm: LanguageModel, extra: ExtraReward | None, *, seed: int) -> CycleConfig:
         return self.settings.cycle_config(
             n_parameters=lm.n_parameters(),
             dtype=str(lm.dtype).removeprefix("torch."),
             device=str(lm.device),
             threads=environment.threads(),
             seed=seed,
+            extra_reward=None if extra is None else extra.info,
         )
 
     def _parent_dir(self, parent: str, lm: LanguageModel) -> Path | None:
@@ -183,7 +186,7 @@ class CycleRunner:
         self, version: str, parent: str, pinned: Pinned, config: CycleConfig, learned: Learned, stages: Stages
     ) -> VersionRecord:
         base = environment.base_model_info(self.settings.base_model_name, self.settings.base_model)
-        figures = learning.measured(learned.fitted, learned.report, learned.evaluation)
+        figures = learning.measured(learned.fitted, learned.report, learned.evaluation) | dict(learned.figures)
         verdicts = gates.judge_candidate(learning.candidate(learned, config, figures), config.gates)
 
         def fill(directory: Path) -> VersionRecord:
@@ -207,6 +210,7 @@ class CycleRunner:
                         ("train", learned.dataset.train),
                         ("held_out", learned.dataset.held_out),
                         ("judge", learned.dataset.judge),
+                        ("judge_only", learned.dataset.judge_only),
                     )
                 },
                 dropped=dict(learned.dataset.dropped),
@@ -306,7 +310,8 @@ def reproduce(settings: TrainerSettings, version: str, *, load_base: LoadBase) -
     pins = registry.pins(version)
     parent_dir = None if record.parent == BASE_VERSION else registry.folder(registry.verify(record.parent).version)
     stages = Stages(f"reproduce-{version}", budget=record.config.budget)
-    learned = learn(load_base(), lake.read(pins), record.config, parent_dir, stages)
+    extra = same_reward(settings, record.config.extra_reward)
+    learned = learn(load_base(), lake.read(pins), record.config, parent_dir, stages, extra=extra)
     with tempfile.TemporaryDirectory() as directory:
         save_adapter(learned.policy, Path(directory))
         return record, sha256_of(Path(directory) / ADAPTER_FILE)

@@ -20,8 +20,9 @@ from trainer.adapters.cycles import CycleFolder
 from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
 from trainer.adapters.probes import load_suite
+from trainer.adapters.rewards import ExtraReward
 from trainer.core import dataset, gates, judge, reward
-from trainer.core.dataset import Dataset, rater_of
+from trainer.core.dataset import Dataset, Labels, rater_of
 from trainer.core.gates import Candidate, Distance, LabelOutcomes, Share
 from trainer.core.gates.labels import outcomes
 from trainer.core.gates.paired import bootstrap
@@ -30,7 +31,9 @@ from trainer.core.overseers import Overseers
 from trainer.core.parents import Parent
 from trainer.core.ppo import PPOReport, PPOStep, improve
 from trainer.core.reward import Estimate, RewardEnsemble, RewardReport, RewardSignal
+from trainer.core.rewards import CombinedReward
 from trainer.features import FeatureTable, Progress, answers_of, encode_prompt, featurize, reward_data
+from trainer.methods import Report, reward_shares, train_directly, with_extra
 from trainer.overseeing import overseers, written
 from trainer.probing import HeldOut, Probed, SafetyCost
 from trainer.records import Evaluation, Interval, Sample
@@ -63,12 +66,14 @@ class Learned:
     dataset: Dataset
     fitted: Fitted
     evaluation: Evaluation
-    report: PPOReport
+    report: Report
     probed: Probed
     kl_N: Tensor
     """Log-ratio of each held-out answer against the base."""
     work: float
     """Weights multiplied for a token, as a share of the parent's."""
+    figures: Mapping[str, float | None]
+    """Of the data, and of how reward model and judge agree with labels that are for judging only."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Before:
     prompts: tuple[tuple[int, ...], ...]
     parent: Answers
     base: Answers
-    signal: RewardSignal
+    signal: RewardSignal | CombinedReward
     tokens: int
 
 
@@ -89,12 +94,17 @@ def learn(
     parent_dir: Path | None,
     stages: Stages,
     folder: CycleFolder | None = None,
+    extra: ExtraReward | None = None,
 ) -> Learned:
-    """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics."""
+    """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
+
+    `extra` is a reward of the user's own; `config.extra_reward` tells of it.
+    """
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
     with stages.stage(Stage.REWARD_MODEL):
         data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
-        answers = [a for part in (data.train, data.held_out, data.judge) for a in answers_of(part)]
+        parts = (data.train, data.held_out, data.judge, data.judge_only)
+        answers = [a for part in parts for a in answers_of(part)]
         table = featurize(lm, answers, config.limits, lambda share: stages.progress(0.95 * share))
         fitted = fit(data, table, config)
         if folder is not None:
@@ -103,7 +113,13 @@ def learn(
         policy = start_policy(lm, config, parent_dir)
         parent = Parent(policy)
         before = look_before(
-            policy, data, fitted, config, parent_is_base=parent_dir is None, progress=lambda _: stages.progress(0.0)
+            policy,
+            data,
+            fitted,
+            config,
+            parent_is_base=parent_dir is None,
+            progress=lambda _: stages.progress(0.0),
+            extra=extra,
         )
         stages.use(generated=before.tokens)
         watched_by = overseers(
@@ -128,7 +144,8 @@ def learn(
         probed = probing.probe(policy, parent, suite, held, config, progress=stages.progress, cost=fitted.cost)
         stages.use(generated=probed.tokens)
     evaluation, work = probing.noted(evaluation, probed), work_share(policy, parent_is_base=parent_dir is None)
-    return Learned(policy, data, fitted, evaluation, report, probed, after.kl_N, work)
+    figures = {**data.figures, **agreement(data.judge_only, table, fitted), **reward_shares(before.signal)}
+    return Learned(policy, data, fitted, evaluation, report, probed, after.kl_N, work, figures)
 
 
 def work_share(policy: Policy, *, parent_is_base: bool) -> float:
@@ -146,7 +163,10 @@ def _train(
     config: CycleConfig,
     stages: Stages,
     folder: CycleFolder | None,
-) -> PPOReport:
+) -> Report:
+    if config.method != "ppo":
+        return train_directly(policy, config.method, data, before.signal, config, stages, folder)
+
     def on_step(step: PPOStep) -> None:
         if folder is not None:
             folder.step(asdict(step))
@@ -177,6 +197,18 @@ def fit(dataset: Dataset, table: FeatureTable, config: CycleConfig) -> Fitted:
     return Fitted(ensemble, report, other, other_report, seen)
 
 
+def agreement(judge_only: Labels, table: FeatureTable, fitted: Fitted) -> dict[str, float | None]:
+    """How far reward model and judge agree with labels that neither has learned from, of all raters; with intervals."""
+    figures: dict[str, float | None] = {"judge_only_labels": float(len(judge_only))}
+    if not len(judge_only):
+        return figures
+    data = reward_data(judge_only, table)
+    for who, ensemble in (("reward", fitted.reward), ("judge", fitted.judge)):
+        found = reward.as_metrics(reward.evaluate(ensemble, data, l2=0.0, trained_on=data))
+        figures |= {f"judge_only_{who}_{name}": value for name, value in found.items() if "_accuracy_" in name}
+    return figures
+
+
 def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | None) -> Policy:
     """The policy as it is before training: the parent's adapter, or a new one that changes nothing yet."""
     torch.manual_seed(config.seed)  # a new adapter draws its A from the global generator
@@ -184,7 +216,14 @@ def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | Non
 
 
 def look_before(
-    policy: Policy, dataset: Dataset, fitted: Fitted, config: CycleConfig, *, parent_is_base: bool, progress: Progress
+    policy: Policy,
+    dataset: Dataset,
+    fitted: Fitted,
+    config: CycleConfig,
+    *,
+    parent_is_base: bool,
+    progress: Progress,
+    extra: ExtraReward | None = None,
 ) -> Before:
     """Answers to compare with later, and the reward normalized on what the base answers to training prompts."""
     held = [encode_prompt(policy.lm, p, config.limits) for p in dataset.held_out_prompts]
@@ -193,7 +232,8 @@ def look_before(
     base = answers_to(policy, held, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, held, config, seed=seed, progress=progress)
     reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
-    signal = reward.signal(fitted.reward, reference.features_NF, config.reward)
+    alone = reward.signal(fitted.reward, reference.features_NF, config.reward)
+    signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
     tokens = len(held) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
     return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))
 
@@ -257,7 +297,7 @@ def evaluate(
     return evaluation, after
 
 
-def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[str, float | None]:
+def measured(fitted: Fitted, report: Report, evaluation: Evaluation) -> dict[str, float | None]:
     """Every figure of a cycle, flat."""
     training = {
         "ppo_reward": report.reward,
@@ -265,11 +305,12 @@ def measured(fitted: Fitted, report: PPOReport, evaluation: Evaluation) -> dict[
         "ppo_kl": report.kl,
         "ppo_steps": float(report.optimizer_steps),
         "ppo_answers": float(report.answers),
-        "ppo_kept_iteration": float(report.kept_iteration),
     }
-    limits = {f"cost_{name}": value for name, value in report.costs.items()} | {
-        f"multiplier_{name}": value for name, value in report.multipliers.items()
-    }
+    limits: dict[str, float | None] = {}
+    if isinstance(report, PPOReport):
+        limits["ppo_kept_iteration"] = float(report.kept_iteration)
+        limits |= {f"cost_{name}": value for name, value in report.costs.items()}
+        limits |= {f"multiplier_{name}": value for name, value in report.multipliers.items()}
     found = {
         "kl": evaluation.kl,
         "length": evaluation.length,

@@ -6,23 +6,26 @@ What a cycle's result depends on is gathered in a `CycleConfig`, which the versi
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.connection import KafkaConnection
 from schemas.storage import LakeRoot, root_setting
 from trainer.core.budget import Budget
 from trainer.core.dataset import SplitConfig
+from trainer.core.direct import DirectConfig, Method
 from trainer.core.gates import GateThresholds
 from trainer.core.ppo import SMALL_MODEL, PPOConfig
 from trainer.core.reward import RewardConfig
+from trainer.core.weights import SourceWeights
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds)
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights, DirectConfig)
 
 
 class _Nested(BaseModel):
@@ -65,6 +68,23 @@ class PPOSettings(_Nested):
         given = self.given()
         sampling = {name: given.pop(name) for name in ("max_new_tokens", "temperature") if name in given}
         return replace(defaults, sampling=replace(defaults.sampling, **sampling), **given)
+
+
+class DirectSettings(_Nested):
+    """Changes to `trainer.core.direct.DirectConfig`, whose defaults go by the size of the base model: DPO and KTO."""
+
+    epochs: Count | None = None
+    batch_labels: Count | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    beta: Annotated[float, Field(gt=0)] | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    length_normalized: bool | None = None
+    desirable: Annotated[float, Field(gt=0)] | None = None
+    undesirable: Annotated[float, Field(gt=0)] | None = None
+    check_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    checks: Count | None = None
+    patience: Count | None = None
+    look_prompts: Count | None = None
 
 
 class RewardSettings(_Nested):
@@ -132,6 +152,17 @@ class Probing(BaseModel):
     tokens: Count | None = None
 
 
+class SourceWeightSettings(_Nested):
+    """Changes to `trainer.core.weights.SourceWeights`, where each has its reason: what labels of a source count."""
+
+    thumb: Weight | None = None
+    label: Weight | None = None
+    correction: Weight | None = None
+    regenerate: Weight | None = None
+    siblings: Weight | None = None
+    same_prompt: Weight | None = None
+
+
 class LoraOptions(BaseModel):
     """The policy's adapter: rank, scale, which matrices, and the share of layers (from the top) that get one.
 
@@ -162,6 +193,23 @@ class Limits(BaseModel):
     answer_tokens: Count = 256
 
 
+class ExtraRewardInfo(BaseModel):
+    """A reward of the user's own that took part in a training: what it was, and how much it counted.
+
+    `sha256` is of a function's or a module's source file (and the module's weights); an endpoint has none, and what
+    it answered can't be had again. `name` holds no credentials.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["function", "module", "endpoint"]
+    name: str
+    sha256: str | None
+    weight: float
+    ensemble_weight: float
+    thumbs_ceiling: float
+
+
 class CycleConfig(BaseModel):
     """All that decides a cycle's result, beside the tables' versions, the parent and the base model."""
 
@@ -179,6 +227,10 @@ class CycleConfig(BaseModel):
     dtype: str
     device: str
     threads: int
+    method: Literal["ppo"] | Method = "ppo"
+    """What trains the policy. Sampling and KL budget are those of `ppo` whatever it is."""
+    direct: DirectConfig = DirectConfig()
+    extra_reward: ExtraRewardInfo | None = None
 
 
 class TrainerSettings(BaseSettings):
@@ -212,7 +264,10 @@ class TrainerSettings(BaseSettings):
     split_seed: int = 0
     holdout_share: Share = 0.25
     judge_share: Share = 0.35
+    judge_only_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     rater_cap: Annotated[float, Field(gt=0, le=1)] = 0.01
+    source_cap: Annotated[float, Field(gt=0, le=1)] = 0.7
+    source_weights: SourceWeightSettings = SourceWeightSettings()
     min_labels: Count = 20
     max_labels: Count = 3000
     max_held_out_prompts: Count = 64
@@ -224,8 +279,29 @@ class TrainerSettings(BaseSettings):
     max_safety_examples: Count = 2000
     score_responses: Annotated[int, Field(ge=0)] = 64
     score_batch: Count = 16
+    method: Literal["ppo"] | Method = "ppo"
     ppo: PPOSettings = PPOSettings()
+    direct: DirectSettings = DirectSettings()
     reward: RewardSettings = RewardSettings()
+    reward_function: str | None = None
+    """A reward of your own beside the reward model's: `module:name` or `path/to/file.py:name` of a function from
+    prompts and completions (lists of str) to a list of floats. One of function, module and endpoint."""
+    reward_module: str | None = None
+    """The same for a function from a number of features to an `nn.Module` that maps features N,F to rewards N."""
+    reward_module_weights: Path | None = None
+    """Its weights (safetensors)."""
+    reward_endpoint: str | None = None
+    """The same by HTTP: POST {"prompts": [...], "completions": [...]} gives {"rewards": [...]}."""
+    reward_endpoint_token: SecretStr | None = None
+    reward_endpoint_token_file: Path | None = None
+    reward_endpoint_seconds: Seconds = 60.0
+    """For 64 answers, all tries together; then the cycle fails."""
+    reward_endpoint_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    reward_extra_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    reward_ensemble_weight: Weight = 1.0
+    """Of the reward model beside a reward of your own; 0 leaves that one alone."""
+    thumbs_ceiling: Share = 0.5
+    """Largest share of the reward model, which learned from thumbs, beside a reward of your own."""
     gates: GateSettings = GateSettings()
     lora: LoraOptions = LoraOptions()
     limits: Limits = Limits()
@@ -251,14 +327,46 @@ class TrainerSettings(BaseSettings):
         return SplitConfig(
             holdout_share=self.holdout_share,
             judge_share=self.judge_share,
+            judge_only_share=self.judge_only_share,
             rater_cap=self.rater_cap,
+            source_cap=self.source_cap,
+            source_weights=self.source_weights.change(SourceWeights()),
             min_labels=self.min_labels,
             max_labels=self.max_labels,
             max_held_out_prompts=self.max_held_out_prompts,
             seed=self.split_seed,
         )
 
-    def cycle_config(self, *, n_parameters: int, dtype: str, device: str, threads: int, seed: int) -> CycleConfig:
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        given = (self.reward_function, self.reward_module, self.reward_endpoint)
+        if sum(value is not None for value in given) > 1:
+            raise ValueError("set one of THUMBWHEEL_REWARD_FUNCTION, _MODULE and _ENDPOINT")
+        return self
+
+    def extra_reward(
+        self, kind: Literal["function", "module", "endpoint"], name: str, sha256: str | None
+    ) -> ExtraRewardInfo:
+        """How a record tells of the reward that these settings name."""
+        return ExtraRewardInfo(
+            kind=kind,
+            name=name,
+            sha256=sha256,
+            weight=self.reward_extra_weight,
+            ensemble_weight=self.reward_ensemble_weight,
+            thumbs_ceiling=self.thumbs_ceiling,
+        )
+
+    def cycle_config(
+        self,
+        *,
+        n_parameters: int,
+        dtype: str,
+        device: str,
+        threads: int,
+        seed: int,
+        extra_reward: ExtraRewardInfo | None = None,
+    ) -> CycleConfig:
         """The configuration of one cycle on a base model of this size, with what "auto" came to."""
         return CycleConfig(
             seed=seed,
@@ -273,4 +381,7 @@ class TrainerSettings(BaseSettings):
             dtype=dtype,
             device=device,
             threads=threads,
+            method=self.method,
+            direct=self.direct.change(DirectConfig.for_size(n_parameters)),
+            extra_reward=extra_reward,
         )

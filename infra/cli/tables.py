@@ -425,13 +425,13 @@ def _wanted(
     )
 
 
-def _held_out() -> Callable[[str], bool]:
+def _held_out() -> Callable[[Iterable[tuple[str, str]]], bool]:
     """The trainer's own split, by its own settings: what it holds out is held out here."""
     from trainer.core.dataset import is_held_out
     from trainer.settings import TrainerSettings
 
     split = TrainerSettings().split()
-    return lambda prompt_id: is_held_out(prompt_id, split.holdout_share, split.seed)
+    return lambda prompt: is_held_out(prompt, split.holdout_share, split.seed)
 
 
 def _one_of(kind: Any, name: str, option: str) -> Any:

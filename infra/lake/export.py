@@ -8,7 +8,7 @@ counts for old data as well. The event that says who took what is acknowledged b
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ _RESPONSE_COLUMNS = ("response_id", "chosen_response_id", "rejected_response_id"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to export: a table as it is, or in a shape. `held_out` says whether a prompt id is never trained on."""
+    """What to export: a table as it is, or in a shape. `held_out` says whether a prompt (turns) is never trained on."""
 
     table: Table
     shape: Shape | None
@@ -45,7 +45,7 @@ class Wanted:
     purpose: Purpose = Purpose.TRAINING
     min_weight: float = 0.0
     split: Split | None = None
-    held_out: Callable[[str], bool] = lambda _: False
+    held_out: Callable[[Iterable[tuple[str, str]]], bool] = lambda _: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ def export(
 
 def choose(catalog: Catalog, snapshot: Snapshot, wanted: Wanted) -> tuple[pl.DataFrame, dict[str, int]]:
     """Key, revision and weight of the rows that go out, in order of key; and how many don't, by why."""
-    needed = (*_RESPONSE_COLUMNS, "prompt_id", "weight", "source", "rater_id", "tenant", "purposes")
+    needed = [*_RESPONSE_COLUMNS, "prompt_id", "weight", "source", "rater_id", "tenant", "purposes"]
+    needed += ["prompt"] if wanted.split else []
     also = [c for c in needed if c in snapshot.schema]
     rows = reading.survivors(snapshot, also=also)
     left_out: dict[str, int] = {}
@@ -110,8 +111,8 @@ def choose(catalog: Catalog, snapshot: Snapshot, wanted: Wanted) -> tuple[pl.Dat
         keep("weight 0 (repeats, bursts, raters who are not trusted)", pl.col("weight") > 0)
         keep(f"weight below {wanted.min_weight:g}", pl.col("weight") >= wanted.min_weight)
     if wanted.split is not None:
-        prompts = rows.get_column("prompt_id").unique().to_list()
-        held = [p for p in prompts if wanted.held_out(p)]
+        prompts = rows.unique("prompt_id").select("prompt_id", "prompt").iter_rows()
+        held = [i for i, turns in prompts if wanted.held_out((turn["role"], turn["content"]) for turn in turns)]
         inside = pl.col("prompt_id").is_in(held)
         keep(f"not in the split {wanted.split}", inside if wanted.split == "held-out" else ~inside)
     return rows.sort(snapshot.table.key, maintain_order=True), left_out

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Literal
+from typing import get_args
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +11,7 @@ from infra.provenance.sources import Row, Sources
 from schemas import tables
 from schemas.tables import annotator_id
 from trainer.adapters.registry import quote
-from trainer.core.evidence import rater_hash
+from trainer.core.evidence import Set, rater_hash
 
 
 class Footprint(BaseModel):
@@ -49,7 +49,7 @@ class Learned(BaseModel):
 
     version: str
     cycle_id: str
-    set: Literal["train", "held_out", "judge"]
+    set: Set
     judgements: int
     prompts: int
     content_hash: str
@@ -99,7 +99,7 @@ def learned(sources: Sources, found: Footprint) -> list[Learned]:
                 counts.setdefault(item.set, [0, 0])[1] += item.id in prompts
             else:
                 counts.setdefault(item.set, [0, 0])[0] += bool(theirs)
-        for name in ("train", "held_out", "judge"):
+        for name in get_args(Set):
             labels, asked = counts.get(name, (0, 0))
             if labels or asked:
                 result.append(

@@ -406,7 +406,10 @@ def test_the_trainers_split_is_the_exports_split(kit: Kit, tmp_path: Path) -> No
     from trainer.settings import TrainerSettings
 
     config = TrainerSettings().split()
-    held, learned = (pl.read_parquet(tmp_path / f"{part}.parquet")["prompt_id"] for part in ("held-out", "train"))
+    held, learned = (
+        [[(t["role"], t["content"]) for t in p] for p in pl.read_parquet(tmp_path / f"{part}.parquet")["prompt"]]
+        for part in ("held-out", "train")
+    )
     assert len(held) + len(learned) == 5
     assert all(is_held_out(p, config.holdout_share, config.seed) for p in held)
     assert not any(is_held_out(p, config.holdout_share, config.seed) for p in learned)

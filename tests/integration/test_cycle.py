@@ -110,7 +110,8 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
         "red_team", "sycophancy",
     ]  # fmt: skip
     assert all(g.passed and g.remedy is None for g in record.gates)
-    assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 7
+    assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 11
+    assert record.labels["judge_only"] == record.metrics["judge_only_labels"] > 0
 
 
 def test_the_version_names_each_label_and_prompt_that_it_learned_from(done: tuple[World, Outcome]) -> None:

@@ -94,9 +94,10 @@ class TrainerLake:
         ratings = self._current(tables.RATINGS, pins.ratings, _RATING)
         pairs = self._current(tables.PREFERENCES, pins.preferences, _PAIR)
         prompts = self._responses(pins.responses, ["prompt_id", "prompt", "segment"], newest_responses)
+        refused = self._refused(pins.responses, newest_responses)
         weighed = trusted(
-            [_pair(row) for row in pairs.iter_rows(named=True)],
-            [_rating(row) for row in ratings.iter_rows(named=True)],
+            [row for row in map(_pair, pairs.iter_rows(named=True)) if refused.isdisjoint(row.responses)],
+            [row for row in map(_rating, ratings.iter_rows(named=True)) if row.response not in refused],
             self._trust(pins.annotators),
         )
         return Pinned(
@@ -225,6 +226,22 @@ class TrainerLake:
             return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(kept).collect()
 
         return self._read(tables.RESPONSES, pin, query)
+
+    def _refused(self, pin: Pin | None, limit: int) -> set[str]:
+        """Of the answers with the newest ids, those that must not be learned from (any more).
+
+        Silver hears of a withdrawn consent before gold does: pinned in between, gold still holds labels on them.
+        """
+
+        def query(stored: pl.LazyFrame) -> pl.DataFrame:
+            newest = stored.select("response_id").unique().sort("response_id").tail(limit)
+            rows = stored.select("response_id", "revision", "retracted", "purposes")
+            latest = rows.join(newest, on="response_id", how="semi").sort("revision")
+            agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
+            last = latest.unique(subset=["response_id"], keep="last", maintain_order=True)
+            return last.filter(pl.col("retracted") | ~agreed).select("response_id").collect()
+
+        return set(self._read(tables.RESPONSES, pin, query)["response_id"].to_list())
 
     def _read(self, table: Table, pin: Pin | None, query: Callable[[pl.LazyFrame], pl.DataFrame]) -> pl.DataFrame:
         """What `query` makes of the rows in the pinned files. Raises `DataGone` where one of them is gone."""

@@ -196,13 +196,13 @@ base_model: {record.base_model.name}
 base_model_relation: adapter
 library_name: peft
 pipeline_tag: text-generation
-tags: [thumbwheel, ppo, lora]
+tags: [thumbwheel, {record.config.method}, lora]
 ---
 
 # {record.version} ({verdict})
 
 A LoRA adapter on {record.base_model.name}, made by update cycle {record.cycle_id} from {record.parent}
-on {record.created_at:%Y-%m-%d}.
+on {record.created_at:%Y-%m-%d}, trained by {record.config.method.upper()}{_own_reward(record)}.
 
 - Data: {sources or "none"}; content hash `{record.content_hash[:16]}`.
 - Win rate by the judge on {evaluation.prompts} held-out prompts: {against_parent} against {record.parent},
@@ -219,6 +219,11 @@ on {record.created_at:%Y-%m-%d}.
 Limits: it learned from the ratings of this product's users, and was judged by a model of other users' ratings, on
 prompts of the same kind. Nothing is known of it elsewhere.
 """
+
+
+def _own_reward(record: VersionRecord) -> str:
+    extra = record.config.extra_reward
+    return "" if extra is None else f" with the {extra.kind} {extra.name} in its reward"
 
 
 def _share(interval: Interval) -> str:

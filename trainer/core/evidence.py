@@ -12,16 +12,17 @@ from pydantic import BaseModel, ConfigDict
 from schemas.ids import content_id
 from trainer.core.dataset import Dataset, Labels, PairRow, Turn
 
-Set = Literal["train", "held_out", "judge"]
+Set = Literal["train", "held_out", "judge", "judge_only"]
 
 
 class Evidence(BaseModel):
     """One line of `evidence.jsonl`.
 
     `set` says for what it was used. A `prompt` is one that the policy was trained on (`train`) or evaluated on
-    (`held_out`); labels are those of the reward model (`train`, `held_out`) and of the judge. `id` is the prompt's,
-    the pair's or the rating's. `rater` is the hash of a rater's id (see `rater_hash`): whoever knows the id finds what
-    they taught, and the file names nobody.
+    (`held_out`); labels are those of the reward model (`train`, `held_out`), of the judge, and those that nothing
+    learns from (`judge_only`). With DPO and KTO the policy learned from the labels in `train` themselves. `id` is the
+    prompt's, the pair's or the rating's. `rater` is the hash of a rater's id (see `rater_hash`): whoever knows the id
+    finds what they taught, and the file names nobody.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ def evidence(dataset: Dataset) -> Iterator[Evidence]:
         ("train", dataset.train),
         ("held_out", dataset.held_out),
         ("judge", dataset.judge),
+        ("judge_only", dataset.judge_only),
     )
     for name, labels in parts:
         yield from _labels(name, labels)

@@ -34,6 +34,7 @@ from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Limits, Overseers, costs_of, imitation_loss, priced
 from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import Rollouts, SamplingConfig, Tokens, look, sample
 
 SMALL_MODEL = 5_000_000
@@ -187,7 +188,7 @@ class _Batch:
 
 def improve(
     policy: Policy,
-    reward: Callable[[Tensor], Tensor],
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     config: PPOConfig,
     *,
@@ -198,7 +199,8 @@ def improve(
 ) -> PPOReport:
     """Train `policy` in place to get more `reward` on `prompts` (token ids), within the limits of `config`.
 
-    `reward` maps features N,F (see `trainer.core.rollout.look`) to normalized rewards N. `should_stop` is asked before
+    `reward` gives normalized rewards N, from features N,F (see `trainer.core.rollout.look`) or from the texts as well
+    (`trainer.core.rewards`). `should_stop` is asked before
     each iteration; a reason it returns ends the training early and becomes `stopped`. Deterministic on the CPU
     for a seed and a number of threads.
     """
@@ -223,7 +225,7 @@ class _Run:
     def __init__(
         self,
         policy: Policy,
-        reward: Callable[[Tensor], Tensor],
+        reward: Reward,
         prompts: Sequence[Sequence[int]],
         config: PPOConfig,
         *,
@@ -342,7 +344,7 @@ def _endless(n: int, generator: torch.Generator) -> Iterator[int]:
 
 def collect(
     policy: Policy,
-    reward: Callable[[Tensor], Tensor],
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     config: PPOConfig,
     generator: torch.Generator,
@@ -367,7 +369,7 @@ def collect(
         entropies_NT=rollouts.entropies_NT[:, :width],
     )
     log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
-    scores_N = reward(looked.features_NF).to(log_ratio_NT.device)
+    scores_N = rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, cut.answers()).to(log_ratio_NT.device)
     return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF, looked.lower)
 
 

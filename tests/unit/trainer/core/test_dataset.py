@@ -5,19 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import NotEnoughData
-from trainer.core.dataset import (
-    PairRow,
-    RatingRow,
-    SplitConfig,
-    all_labels,
-    build,
-    cap_weights,
-    is_held_out,
-    labels,
-    trusted,
-)
+from trainer.core.dataset import PairRow, RatingRow, SplitConfig, all_labels, build, is_held_out, trusted
+from trainer.core.weights import WeightRules, cap_weights, weigh
 
-CONFIG = SplitConfig(min_labels=1)
+CONFIG = SplitConfig(min_labels=1, judge_only_share=0.0)
 
 
 def rating(n: int, **changes: object) -> RatingRow:
@@ -70,7 +61,7 @@ def test_with_few_people_the_judge_learns_from_the_held_out_prompts() -> None:
 
 def test_what_was_held_out_stays_held_out_when_data_are_added() -> None:
     before, after = build([], many(100), {}, CONFIG), build([], many(400), {}, CONFIG)
-    assert set(before.held_out.ratings) <= {replace(r, weight=1.0) for r in after.held_out.ratings}
+    assert {r.id for r in before.held_out.ratings} <= {r.id for r in after.held_out.ratings}
 
 
 def test_a_pair_of_two_peoples_thumbs_is_dropped_where_one_of_them_judges() -> None:
@@ -85,7 +76,7 @@ def test_a_pair_of_two_peoples_thumbs_is_dropped_where_one_of_them_judges() -> N
 def test_prompts_of_production_are_split_like_those_of_labels() -> None:
     extra = {f"q{i}": (("user", f"asked {i}"),) for i in range(200)}
     data = build([], many(), extra, replace(CONFIG, max_train_prompts=1000, max_held_out_prompts=1000))
-    held = {f"asked {i}" for i in range(200) if is_held_out(f"q{i}", 0.25, 0)}
+    held = {f"asked {i}" for i in range(200) if is_held_out((("user", f"asked {i}"),), 0.25, 0)}
     assert held <= {p[0][1] for p in data.held_out_prompts}
     assert not held & {p[0][1] for p in data.train_prompts}
 
@@ -136,7 +127,7 @@ def test_a_user_of_a_thousand_clicks_weighs_as_one_user() -> None:
     assert cap_weights(totals, 0.01) == pytest.approx(800 / 39)
     rows = [rating(i, rater=f"u{i % 40}") for i in range(400)]
     clicks = [rating(1000 + i, rater="clicker") for i in range(1000)]
-    capped = labels([*rows, *clicks], 0.01).ratings
+    capped = weigh([*rows, *clicks], WeightRules(0.01)).ratings
     total = sum(r.weight for r in capped)
     assert sum(r.weight for r in capped if r.rater == "clicker") / total == pytest.approx(2 / 41)
 
