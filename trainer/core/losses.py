@@ -31,11 +31,17 @@ class _SelectedLogProbs(torch.autograd.Function):
     def forward(ctx: Any, states_KD: Tensor, weight_VD: Tensor, tokens_K: Tensor, temperature: float) -> Tensor:
         chosen, gradients = [], []
         needs_gradient = ctx.needs_input_grad[0]
+        buffer = states_KD.new_empty(min(CHUNK_TOKENS, len(states_KD)), len(weight_VD))
         for states, tokens in zip(states_KD.split(CHUNK_TOKENS), tokens_K.split(CHUNK_TOKENS), strict=True):
-            log_probs_KV = log_softmax(states @ weight_VD.T, temperature)
-            chosen.append(log_probs_KV.gather(1, tokens[:, None]).squeeze(1))
+            logits_KV = at_least_float(torch.mm(states, weight_VD.T, out=buffer[: len(states)]))
+            if temperature != 1:
+                logits_KV.div_(temperature)
+            logits_KV.sub_(logits_KV.amax(-1, keepdim=True))
+            shifted_K = logits_KV.gather(1, tokens[:, None]).squeeze(1)
+            total_K = logits_KV.exp_().sum(-1)
+            chosen.append(shifted_K - total_K.log())
             if needs_gradient:
-                mean_KD = log_probs_KV.exp_().to(weight_VD.dtype) @ weight_VD
+                mean_KD = (logits_KV.to(weight_VD.dtype) @ weight_VD) / total_K[:, None]
                 gradients.append((at_least_float(weight_VD[tokens]) - mean_KD) / temperature)
         if needs_gradient:
             ctx.save_for_backward(torch.cat(gradients))

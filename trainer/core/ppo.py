@@ -23,11 +23,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs, token_rewards, value_loss, whiten
 from trainer.core.models import Policy
-from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.packing import Group, group_answers, micro_batches, pack, place_rows
 from trainer.core.rollout import Rollouts, SamplingConfig, Tokens, look, sample
 
 SMALL_MODEL = 5_000_000
@@ -399,7 +398,7 @@ class _Trainer:
         """New log-probs K, new values K, and where (answer, token) these stand in the batch."""
         lm = self.policy.lm
         packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
-        lower_RLD = pad_sequence([lower[g.indices] for g in groups], batch_first=True) if lower else None
+        lower_RLD = place_rows([lower[g.indices] for g in groups], packed) if lower else None
         states_RLD = lm.states(
             packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, lower_BTD=lower_RLD
         )[-1]
