@@ -5,6 +5,7 @@ Shapes: N answers, T tokens, K real tokens of a batch laid end to end, P pairs, 
 - `token_rewards`, `gae`, `whiten`, `policy_loss`, `value_loss`: Schulman et al. 2017 (1707.06347), 2015 (1506.02438),
   with the details of lm-human-preferences (1909.08593): KL in the reward, whitening under the mask, value clipping.
 - `dual clip` (1912.09729, eq. 5): a bad action that became far likelier can't blow the loss up.
+- `rloo`: REINFORCE with the other answers to the prompt as baseline (Ahmadian et al. 2024, 2402.14740).
 - `bradley_terry`: label-smoothed -log sigma(chosen - rejected).
 - `selected_log_probs`: log-softmax at the chosen tokens without keeping an N x V matrix for the backward pass.
 """
@@ -76,6 +77,27 @@ def token_rewards(log_ratio_NT: Tensor, scores_N: Tensor, mask_NT: Tensor, *, be
     last_N = mask_NT.sum(1) - 1
     rewards_NT[torch.arange(len(scores_N), device=last_N.device), last_N] += scores_N
     return rewards_NT
+
+
+def leave_one_out(scores_N: Tensor, group: int) -> Tensor:
+    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together).
+
+    With one answer to a prompt there is nothing to compare it with, and the score stays as it is.
+    """
+    if group == 1:
+        return scores_N
+    scores_PG = scores_N.view(-1, group)
+    others_PG = (scores_PG.sum(1, keepdim=True) - scores_PG) / (group - 1)
+    return (scores_PG - others_PG).flatten()
+
+
+def rloo(log_ratio_NT: Tensor, scores_N: Tensor, mask_NT: Tensor, *, beta: float, group: int) -> Tensor:
+    """Advantages N,T without a critic (2402.14740, eq. 6): an answer is one action, and its tokens share its advantage.
+
+    That is the score minus beta times the answer's log-ratio to the reference, against the mean of the other answers'.
+    """
+    penalized_N = scores_N - beta * (log_ratio_NT * mask_NT).sum(1)
+    return leave_one_out(penalized_N, group)[:, None] * mask_NT
 
 
 def gae(

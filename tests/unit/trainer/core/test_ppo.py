@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.unit.trainer.core.language import policy
-from trainer.core.ppo import PPOConfig, PPOStep, improve, leave_one_out
+from trainer.core.losses import leave_one_out
+from trainer.core.ppo import PPOConfig, PPOStep, improve
 from trainer.core.rollout import SamplingConfig, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4], [12, 13, 14, 15]]
