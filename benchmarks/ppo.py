@@ -19,6 +19,7 @@ import tempfile
 import venv
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -170,8 +171,8 @@ def _model(folder: Path, vocabulary: int, early: bool) -> Path:
         eos_token_id=EOS,
         tie_word_embeddings=False,
     )
-    model = transformers.LlamaForCausalLM(config).eval()
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    model: Any = transformers.LlamaForCausalLM(config).eval()
+    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
     embedding.normal_()
     embedding[:, 0] = 4.0
     head[:, 0] = 0.0

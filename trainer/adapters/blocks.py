@@ -28,22 +28,12 @@ class RoomyLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[2]
         if self._buffers is None or end > self._buffers[0].shape[2]:
-            self._buffers = self._grown(key_states, value_states, start, end)
+            room = max(self._room, end + end // 2 if start else end)
+            self._buffers = _grown(self.keys, key_states, start, room), _grown(self.values, value_states, start, room)
         keys, values = self._buffers
         keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
         self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return self.keys, self.values
-
-    def _grown(self, key_states: Tensor, value_states: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
-        room = max(self._room, end + end // 2 if start else end)
-
-        def grown(old: Tensor, new: Tensor) -> Tensor:
-            buffer = new.new_empty(new.shape[0], new.shape[1], room, new.shape[3])
-            if start:
-                buffer[:, :, :start] = old
-            return buffer
-
-        return grown(self.keys, key_states), grown(self.values, value_states)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row `repeats` times."""
@@ -59,6 +49,14 @@ class RoomyLayer(DynamicLayer):
             end = self.get_seq_length()
             keys, values = self._buffers = (change(self._buffers[0]), change(self._buffers[1]))
             self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+
+
+def _grown(old: Tensor | None, new: Tensor, start: int, room: int) -> Tensor:
+    """A buffer like `new` with `room` for tokens, the first `start` of them taken from `old`."""
+    buffer = new.new_empty(new.shape[0], new.shape[1], room, new.shape[3])
+    if start and old is not None:
+        buffer[:, :, :start] = old
+    return buffer
 
 
 @contextlib.contextmanager
@@ -82,12 +80,19 @@ def outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     outputs += [found[place] for place in range(len(blocks))]
 
 
+def blocks_of(decoder: Any) -> nn.ModuleList:
+    """The decoder's blocks, from the bottom; most call them `layers`, GPT-2's kin `h`."""
+    return decoder.layers if hasattr(decoder, "layers") else decoder.h
+
+
 @contextlib.contextmanager
 def cut(decoder: Any, first: int) -> Iterator[None]:
     """Inside, `decoder` has only its blocks from `first` on."""
+    if not first:
+        yield
+        return
     whole = decoder.layers
-    if first:
-        decoder.layers = whole[first:]
+    decoder.layers = whole[first:]
     try:
         yield
     finally:

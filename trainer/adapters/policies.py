@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, DynamicCach
 from transformers.cache_utils import DynamicLayer
 
 from schemas.errors import CorruptAdapter, ModelError
-from trainer.adapters.blocks import RoomyLayer, cut, merged, outputs_of
+from trainer.adapters.blocks import RoomyLayer, blocks_of, cut, merged, outputs_of
 from trainer.core.models import KeyValueCache, Message
 from trainer.core.ppo import SMALL_MODEL, Critic
 
@@ -121,9 +121,8 @@ class LanguageModel:
     ) -> list[Tensor]:
         """Hidden states B,T,D of `layers`, then the final one; never any logits."""
         decoder = self.model.get_decoder()
-        blocks = decoder.layers
         first = 0 if lower_BTD is None else self.split
-        with outputs_of([blocks[layer - 1] for layer in layers]) as inner, cut(decoder, first):
+        with outputs_of([blocks_of(decoder)[layer - 1] for layer in layers]) as inner, cut(decoder, first):
             output = decoder(
                 input_ids=tokens_BT if lower_BTD is None else None,
                 inputs_embeds=lower_BTD,
@@ -147,7 +146,7 @@ class LanguageModel:
             (parent, name, child)
             for parent in self.model.modules()
             for name, child in parent.named_children()
-            if isinstance(child, LoraLinear)
+            if isinstance(child, LoraLinear) and isinstance(child.get_base_layer(), nn.Linear)
         ]
         for parent, name, child in places:
             setattr(parent, name, merged(child))
@@ -341,7 +340,7 @@ def _add_critic(policy: Policy, peft: PeftModel, adapter_dir: Path | None) -> No
 @torch.no_grad()
 def _split(lm: LanguageModel) -> int:
     """Blocks below the lowest adapter, if a pass that begins above them gives what a whole one gives; else 0."""
-    blocks = lm.model.get_decoder().layers
+    blocks = blocks_of(lm.model.get_decoder())
     adapted = [n for n, block in enumerate(blocks) if any(isinstance(m, LoraLinear) for m in block.modules())]
     lm.split = min(adapted, default=0)
     if not lm.split:
