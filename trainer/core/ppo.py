@@ -2,6 +2,8 @@
 
 Implemented (sources in `trainer.core.losses`):
 - one trunk for policy, value, reference and reward features; the reference is the adapter switched off;
+- a critic on the policy's trunk, one with an adapter of its own, or none (RLOO: an answer is one action);
+- an epoch begins above the layers that carry no adapter: what they make of the answers was kept from the look;
 - rollouts at one temperature without top-k and top-p, log-probs and values kept from decoding;
 - per-token KL penalty in the reward with adaptive beta; score at the last token; a fine for a missing EOS;
 - a score counts relative to the other answers to its prompt (leave one out), so that hard prompts are no bad news;
