@@ -1,11 +1,12 @@
 """CPU seconds and memory of a PPO update (rollout included), against TRL 1.12's PPOTrainer.
 
-Same model (Llama of hidden size 256 and 6 layers, random weights; vocabularies of 8k and 32k), same prompts, one thread,
-each side in a process of its own, in turn. Both train LoRA adapters of the same rank on the same matrices of the same
-layers. What differs is the point of it: TRL keeps a value model and a reward model beside the policy, we read values and
-reward features from the policy's own trunk; and an update here leaves out what a masked token would cost.
-A ratio of time is TRL's seconds by ours, the median over rounds, of the vocabulary on which we do worse; a ratio of memory
-is our peak above the loaded models by TRL's.
+Same model (Llama of hidden size 256 and 6 layers, random weights; vocabularies of 8k and 32k), same prompts, one
+thread, each side in a process of its own, in turn. Both train LoRA adapters of the same rank on the same matrices of
+the same layers. What differs: TRL keeps a value model (with such an adapter) and a reward model beside the policy; we
+read values and reward features from the policy's own trunk, but in `separate_critic`, where the value function has
+an adapter and a forward and backward pass of its own as in TRL.
+A ratio of time is TRL's seconds by ours, the median over rounds, of the vocabulary on which we do worse; a ratio of
+memory is our peak above the loaded models by TRL's, the worse of the two likewise.
 """
 
 import json
@@ -16,8 +17,9 @@ import sys
 import sysconfig
 import tempfile
 import venv
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -31,7 +33,9 @@ PEERS = ROOT / "build" / "peers-trl-ppo"
 REQUIREMENTS = ("trl==1.12.0", "datasets==5.2.0")
 """torch, transformers, peft and accelerate are the project's own, which TRL 1.12 accepts: one version on both sides."""
 VOCABULARIES = (8_000, 32_000)
+UNKNOWN = "t2"
 ROUNDS = 3
+Figures = dict[str, float]
 EARLY_END = 0.05
 """Chance of EOS at each token: a mean of 18 tokens where 48 are allowed."""
 
@@ -58,39 +62,55 @@ def _compare(
     folder: Path, short: str, dtype: str, python: Path, ratios: dict[str, float], details: dict[str, float | str]
 ) -> None:
     """All cases of one number format, each for both vocabularies."""
-    memory: list[float] = []
-    for key, early, critic in (
-        (f"{short}_full", False, "shared"),
-        (f"{short}_eos", True, "shared"),
-        (f"{short}_separate_critic", False, "separate"),
-    ):
-        found: list[float] = []
-        for vocabulary in VOCABULARIES:
-            case = Case(str(_model(folder, vocabulary, early)), vocabulary, dtype=dtype, critic=critic)
-            pairs = [(_measure(sys.executable, "ours", case), _measure(str(python), "trl", case)) for _ in range(ROUNDS)]
-            found.append(statistics.median(theirs["cpu_seconds"] / ours["cpu_seconds"] for ours, theirs in pairs))
-            if key == f"{short}_full":
-                memory.append(statistics.median(ours["peak_mb"] / theirs["peak_mb"] for ours, theirs in pairs))
-            _tell(details, f"{key}_{vocabulary // 1000}k", pairs, found[-1])
-        if key != "bf16_separate_critic":
-            ratios[key] = min(found)
-    ratios[f"memory_{short}"] = max(memory)
+    found: dict[str, list[float]] = {}
+    for vocabulary in VOCABULARIES:
+        for length in ("full", "eos"):
+            model = _model(folder, vocabulary, early=length == "eos")
+            case = Case(str(model), vocabulary, dtype=dtype)
+            rounds = [_round(case, python, separate=length == "full" and short == "fp32") for _ in range(ROUNDS)]
+            for key, ours, theirs in _pairs(short, length, rounds):
+                ratio = statistics.median(
+                    t["cpu_seconds"] / o["cpu_seconds"] for o, t in zip(ours, theirs, strict=True)
+                )
+                found.setdefault(key, []).append(ratio)
+                _tell(details, f"{key}_{vocabulary // 1000}k", ours, theirs, ratio)
+            if length == "full":
+                found.setdefault("memory", []).append(
+                    statistics.median(r["ours"]["peak_mb"] / r["trl"]["peak_mb"] for r in rounds)
+                )
+    ratios[f"memory_{short}"] = max(found.pop("memory"))
+    ratios.update({key: min(values) for key, values in found.items()})
 
 
-def _tell(
-    details: dict[str, float | str], name: str, pairs: list[tuple[dict[str, float], dict[str, float]]], ratio: float
-) -> None:
-    def middle(side: int, figure: str) -> float:
-        return statistics.median(pair[side][figure] for pair in pairs)
+def _round(case: Case, python: Path, *, separate: bool) -> dict[str, Figures]:
+    """Both sides once; with `separate`, ours with a critic of its own as well."""
+    figures = {"ours": _measure(sys.executable, "ours", case), "trl": _measure(str(python), "trl", case)}
+    if separate:
+        figures["separate"] = _measure(sys.executable, "ours", replace(case, critic="separate"))
+    return figures
+
+
+def _pairs(short: str, length: str, rounds: list[dict[str, Figures]]) -> list[tuple[str, list[Figures], list[Figures]]]:
+    """Key, our figures and TRL's, of what the rounds measured."""
+    theirs = [figures["trl"] for figures in rounds]
+    pairs = [(f"{short}_{length}", [figures["ours"] for figures in rounds], theirs)]
+    if "separate" in rounds[0]:
+        pairs.append((f"{short}_separate_critic", [figures["separate"] for figures in rounds], theirs))
+    return pairs
+
+
+def _tell(details: dict[str, float | str], name: str, ours: list[Figures], theirs: list[Figures], ratio: float) -> None:
+    def middle(side: list[Figures], figure: str) -> float:
+        return statistics.median(figures[figure] for figures in side)
 
     details[name] = (
-        f"{ratio:.2f}x: {middle(0, 'cpu_seconds'):.2f} s and {middle(0, 'peak_mb'):.0f} MB, "
-        f"TRL {middle(1, 'cpu_seconds'):.2f} s and {middle(1, 'peak_mb'):.0f} MB; "
-        f"tokens an answer {middle(0, 'length'):.1f} and {middle(1, 'length'):.1f}"
+        f"{ratio:.2f}x: {middle(ours, 'cpu_seconds'):.2f} s and {middle(ours, 'peak_mb'):.0f} MB, "
+        f"TRL {middle(theirs, 'cpu_seconds'):.2f} s and {middle(theirs, 'peak_mb'):.0f} MB; "
+        f"tokens an answer {middle(ours, 'length'):.1f} and {middle(theirs, 'length'):.1f}"
     )
 
 
-def _measure(python: str, side: str, case: Case) -> dict[str, float]:
+def _measure(python: str, side: str, case: Case) -> Figures:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -151,8 +171,8 @@ def _model(folder: Path, vocabulary: int, early: bool) -> Path:
         eos_token_id=EOS,
         tie_word_embeddings=False,
     )
-    model = transformers.LlamaForCausalLM(config).eval()
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    model: Any = transformers.LlamaForCausalLM(config).eval()
+    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
     embedding.normal_()
     embedding[:, 0] = 4.0
     head[:, 0] = 0.0
@@ -169,8 +189,8 @@ def _model(folder: Path, vocabulary: int, early: bool) -> Path:
 
 
 def _tokenizer(vocabulary: int) -> transformers.PreTrainedTokenizerFast:
-    words = tokenizers.models.WordLevel({f"t{i}": i for i in range(vocabulary)}, unk_token="t2")
+    words = tokenizers.models.WordLevel({f"t{i}": i for i in range(vocabulary)}, unk_token=UNKNOWN)
     plain = tokenizers.Tokenizer(words)
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=plain, pad_token=f"t{PAD}", eos_token=f"t{EOS}", unk_token="t2", padding_side="left"
+        tokenizer_object=plain, pad_token=f"t{PAD}", eos_token=f"t{EOS}", unk_token=UNKNOWN, padding_side="left"
     )

@@ -100,12 +100,14 @@ def ours(case: Case) -> str:
     from trainer.core.rollout import SamplingConfig
 
     torch.manual_seed(0)
-    policy = attach_policy(load_base(case.folder, dtype=case.dtype, device="cpu"), LoraSettings(), **_critic(case))
+    critic = "separate" if case.critic == "separate" else "shared"
+    policy = attach_policy(load_base(case.folder, dtype=case.dtype, device="cpu"), LoraSettings(), critic=critic)
     direction_F = torch.randn(2 * policy.lm.width) / 16
     config = PPOConfig(
         iterations=case.updates,
         prompts_per_iteration=case.prompts,
         answers_per_prompt=1,
+        critic=critic,
         sampling=SamplingConfig(max_new_tokens=case.new_tokens, temperature=1.0),
         epochs=case.epochs,
         minibatches=1,
@@ -126,10 +128,6 @@ def ours(case: Case) -> str:
         on_step=lambda step: meter.update_done(step.length),
     )
     return meter.report()
-
-
-def _critic(case: Case) -> dict[str, str]:
-    return {} if case.critic == "shared" else {"critic": case.critic}
 
 
 def trl(case: Case) -> str:
@@ -174,7 +172,7 @@ def trl(case: Case) -> str:
         total_episodes=case.prompts * case.updates,
         response_length=case.new_tokens,
         temperature=1.0,
-        stop_token="eos",
+        stop_token="eos",  # noqa: S106 - no password
         missing_eos_penalty=0.5,
         learning_rate=1e-5,
         num_sample_generations=0,

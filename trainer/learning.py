@@ -212,7 +212,8 @@ def agreement(judge_only: Labels, table: FeatureTable, fitted: Fitted) -> dict[s
 def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | None) -> Policy:
     """The policy as it is before training: the parent's adapter, or a new one that changes nothing yet."""
     torch.manual_seed(config.seed)  # a new adapter draws its A from the global generator
-    return attach_policy(lm, LoraSettings(**config.lora.model_dump()), adapter_dir=adapter_dir)
+    lora = LoraSettings(**config.lora.model_dump())
+    return attach_policy(lm, lora, adapter_dir=adapter_dir, critic=config.ppo.critic)
 
 
 def look_before(

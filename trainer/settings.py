@@ -17,6 +17,7 @@ from trainer.core.budget import Budget
 from trainer.core.dataset import SplitConfig
 from trainer.core.direct import DirectConfig, Method
 from trainer.core.gates import GateThresholds
+from trainer.core.models import Critic
 from trainer.core.ppo import SMALL_MODEL, PPOConfig
 from trainer.core.reward import RewardConfig
 from trainer.core.weights import SourceWeights
@@ -48,6 +49,7 @@ class PPOSettings(_Nested):
     iterations: Count | None = None
     prompts_per_iteration: Count | None = None
     answers_per_prompt: Annotated[int, Field(ge=2)] | None = None
+    critic: Critic | None = None
     epochs: Count | None = None
     minibatches: Count | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None

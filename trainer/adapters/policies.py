@@ -6,13 +6,13 @@ safetensors are read, and no code from a model's folder is run. Shapes are expla
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,10 +21,14 @@ from transformers.cache_utils import DynamicLayer
 from transformers.pytorch_utils import Conv1D
 
 from schemas.errors import CorruptAdapter, ModelError
-from trainer.core.models import KeyValueCache, Message
+from trainer.adapters.blocks import RoomyLayer, blocks_of, cut, merged, outputs_of
+from trainer.core.models import Critic, KeyValueCache, Message
 
 ADAPTER = "policy"
+CRITIC_ADAPTER = "critic"
 VALUE_HEAD_FILE = "value_head.safetensors"
+CRITIC_FILE = "critic.safetensors"
+"""The value function's own adapter, where it has one."""
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
@@ -113,9 +117,8 @@ class LanguageModel:
     ) -> list[Tensor]:
         """Hidden states B,T,D of `layers`, then the final one; never any logits."""
         decoder = self.model.get_decoder()
-        blocks = decoder.layers
         first = 0 if lower_BTD is None else self.split
-        with _outputs_of([blocks[layer - 1] for layer in layers]) as inner, _cut(decoder, first):
+        with outputs_of([blocks_of(decoder)[layer - 1] for layer in layers]) as inner, cut(decoder, first):
             output = decoder(
                 input_ids=tokens_BT if lower_BTD is None else None,
                 inputs_embeds=lower_BTD,
@@ -139,10 +142,10 @@ class LanguageModel:
             (parent, name, child)
             for parent in self.model.modules()
             for name, child in parent.named_children()
-            if isinstance(child, LoraLinear)
+            if isinstance(child, LoraLinear) and isinstance(child.get_base_layer(), nn.Linear)
         ]
         for parent, name, child in places:
-            setattr(parent, name, _merged(child))
+            setattr(parent, name, merged(child))
         try:
             yield
         finally:
@@ -170,121 +173,53 @@ class LanguageModel:
             yield
 
 
-class RoomyLayer(DynamicLayer):
-    """One layer's keys and values in buffers with room for what is to come, instead of a copy with each token."""
-
-    def __init__(self, tokens: int) -> None:
-        super().__init__()
-        self._room = tokens
-        self._buffers: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write B,H,T,D behind what is there; returns all keys and all values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[2]
-        if self._buffers is None or end > self._buffers[0].shape[2]:
-            self._buffers = self._grown(key_states, value_states, start, end)
-        keys, values = self._buffers
-        keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
-        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-        return self.keys, self.values
-
-    def _grown(self, key_states: Tensor, value_states: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
-        room = max(self._room, end + end // 2 if start else end)
-
-        def grown(old: Tensor, new: Tensor) -> Tensor:
-            buffer = new.new_empty(new.shape[0], new.shape[1], room, new.shape[3])
-            if start:
-                buffer[:, :, :start] = old
-            return buffer
-
-        return grown(self.keys, key_states), grown(self.values, value_states)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row `repeats` times."""
-        if repeats > 1:
-            self._rows(lambda buffer: buffer.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Only these rows."""
-        self._rows(lambda buffer: buffer[indices])
-
-    def _rows(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self._buffers is not None:
-            end = self.get_seq_length()
-            keys, values = self._buffers = (change(self._buffers[0]), change(self._buffers[1]))
-            self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-
-
-@contextlib.contextmanager
-def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What the blocks give out, in their order; `output_hidden_states` would keep those of all the others as well."""
-    found: dict[int, Tensor] = {}
-    outputs: list[Tensor] = []
-
-    def note(place: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, given: Any, out: Any) -> None:
-            found[place] = out[0] if isinstance(out, tuple) else out
-
-        return hook
-
-    hooks = [block.register_forward_hook(note(place)) for place, block in enumerate(blocks)]
-    try:
-        yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-    outputs += [found[place] for place in range(len(blocks))]
-
-
-@contextlib.contextmanager
-def _cut(decoder: Any, first: int) -> Iterator[None]:
-    """Inside, `decoder` has only its blocks from `first` on."""
-    whole = decoder.layers
-    if first:
-        decoder.layers = whole[first:]
-    try:
-        yield
-    finally:
-        decoder.layers = whole
-
-
-def _merged(lora: LoraLinear) -> nn.Linear:
-    """The matrix that an adapted one now acts as; the base's own if the adapter is off."""
-    base = cast(nn.Linear, lora.get_base_layer())
-    if lora.disable_adapters or not lora.active_adapters:
-        return base
-    plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-    with torch.no_grad():
-        delta = sum(lora.get_delta_weight(name) for name in lora.active_adapters if name in lora.lora_A)
-    plain.weight = nn.Parameter(base.weight + delta, requires_grad=False)
-    if base.bias is not None:
-        plain.bias = base.bias
-    return plain
-
-
 class Policy:
-    """A base with a LoRA adapter named "policy" and a value head on its final hidden states.
+    """A base with a LoRA adapter named "policy" and a value head on final hidden states.
 
-    The head reads states that are scaled to unit size, starts at zero, and sends no gradient into the trunk:
-    a few hundred answers can't teach both, and the adapter is there for the reward.
+    The head reads states that are scaled to unit size, and starts at zero. With a shared critic these are the policy's
+    own, and no gradient goes into the trunk: a few hundred answers can't teach both, and the adapter is there for the
+    reward. A separate critic has an adapter of its own, which learns with the head.
     """
 
-    def __init__(self, lm: LanguageModel, head: nn.Linear) -> None:
+    def __init__(self, lm: LanguageModel, head: nn.Linear, critic: Critic = "shared") -> None:
         self.lm = lm
         self.head = head
+        self.critic: Critic = critic
 
     def values(self, states_ND: Tensor) -> Tensor:
-        states = states_ND.detach().float()
+        states = (states_ND if self.critic == "separate" else states_ND.detach()).float()
         return self.head(nn.functional.layer_norm(states, states.shape[-1:])).squeeze(-1)
 
+    @contextlib.contextmanager
+    def valuing(self) -> Iterator[None]:
+        """Inside, the trunk is the separate critic's."""
+        if self.critic != "separate":
+            raise ValueError("this policy has no critic of its own; attach it with critic='separate'")
+        self._activate(CRITIC_ADAPTER)
+        try:
+            yield
+        finally:
+            self._activate(ADAPTER)
+
+    def _activate(self, name: str) -> None:
+        """Switch adapters; peft would also freeze the others, whose gradients are still to come."""
+        for module in self.lm.model.modules():
+            if isinstance(module, LoraLinear):
+                module.set_adapter(name)
+        for parameter in (*self.adapter_parameters(), *self._critic_adapter()):
+            parameter.requires_grad_(True)
+
     def adapter_parameters(self) -> list[nn.Parameter]:
-        return [p for name, p in self.lm.model.named_parameters() if "lora_" in name]
+        return self._lora(ADAPTER)
 
     def value_parameters(self) -> list[nn.Parameter]:
-        return list(self.head.parameters())
+        return [*self._critic_adapter(), *self.head.parameters()]
+
+    def _critic_adapter(self) -> list[nn.Parameter]:
+        return self._lora(CRITIC_ADAPTER) if self.critic == "separate" else []
+
+    def _lora(self, adapter: str) -> list[nn.Parameter]:
+        return [p for name, p in self.lm.model.named_parameters() if "lora_" in name and f".{adapter}." in name]
 
     def reference(self) -> contextlib.AbstractContextManager[None]:
         return self.lm.reference()
@@ -351,11 +286,14 @@ def _require_linear_head(lm: LanguageModel) -> None:
         )
 
 
-def attach_policy(lm: LanguageModel, lora: LoraSettings, *, adapter_dir: Path | None = None) -> Policy:
+def attach_policy(
+    lm: LanguageModel, lora: LoraSettings, *, adapter_dir: Path | None = None, critic: Critic = "shared"
+) -> Policy:
     """Put a trainable adapter into `lm` (in place): a new one, or the one saved in `adapter_dir`.
 
     A new adapter changes nothing until it is trained (B starts at zero); its A is drawn from torch's global
-    generator, so seed that for a reproducible run. LoRA weights are fp32 whatever the base is in.
+    generator, so seed that for a reproducible run. LoRA weights are fp32 whatever the base is in. A separate critic's
+    adapter is like the policy's, and starts where `adapter_dir` left it or, without one there, at no change.
     """
     if lm.peft is not None:
         raise ModelError("this base model carries a policy already; load the base again for another one")
@@ -379,7 +317,20 @@ def attach_policy(lm: LanguageModel, lora: LoraSettings, *, adapter_dir: Path | 
         lm.peft = _load_adapter(lm, adapter_dir)
     lm.peft.eval()
     lm.split = _split(lm)
-    return Policy(lm, _value_head(lm, adapter_dir))
+    policy = Policy(lm, _value_head(lm, adapter_dir), critic)
+    if critic == "separate":
+        _add_critic(policy, lm.peft, adapter_dir)
+    return policy
+
+
+def _add_critic(policy: Policy, peft: PeftModel, adapter_dir: Path | None) -> None:
+    peft.add_adapter(CRITIC_ADAPTER, replace(peft.peft_config[ADAPTER], inference_mode=False))  # type: ignore[type-var]
+    file = None if adapter_dir is None else adapter_dir / CRITIC_FILE
+    if file is not None and file.is_file():
+        set_peft_model_state_dict(peft, load_file(file), adapter_name=CRITIC_ADAPTER)
+    peft.eval()
+    with policy.valuing():
+        pass  # leaves the policy's adapter active and both trainable
 
 
 def _linear_layers(lm: LanguageModel) -> list[str]:
@@ -391,7 +342,7 @@ def _linear_layers(lm: LanguageModel) -> list[str]:
 @torch.no_grad()
 def _split(lm: LanguageModel) -> int:
     """Blocks below the lowest adapter, if a pass that begins above them gives what a whole one gives; else 0."""
-    blocks = lm.model.get_decoder().layers
+    blocks = blocks_of(lm.model.get_decoder())
     adapted = [n for n, block in enumerate(blocks) if any(isinstance(m, LoraLinear) for m in block.modules())]
     lm.split = min(adapted, default=0)
     if not lm.split:
@@ -448,6 +399,9 @@ def save_adapter(policy: Policy, directory: Path) -> None:
     config.update(inference_mode=True, base_model_name_or_path=lm.name)
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
     (directory / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    if policy.critic == "separate":
+        own = get_peft_model_state_dict(lm.peft, adapter_name=CRITIC_ADAPTER)
+        save_file({name: t.detach().cpu().contiguous() for name, t in own.items()}, directory / CRITIC_FILE)
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in policy.head.state_dict().items()}, directory / VALUE_HEAD_FILE
     )

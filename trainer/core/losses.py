@@ -5,6 +5,7 @@ Shapes: N answers, T tokens, K real tokens of a batch laid end to end, P pairs, 
 - `token_rewards`, `gae`, `whiten`, `policy_loss`, `value_loss`: Schulman et al. 2017 (1707.06347), 2015 (1506.02438),
   with the details of lm-human-preferences (1909.08593): KL in the reward, whitening under the mask, value clipping.
 - `dual clip` (1912.09729, eq. 5): a bad action that became far likelier can't blow the loss up.
+- `rloo`: REINFORCE with the other answers to the prompt as baseline (Ahmadian et al. 2024, 2402.14740).
 - `bradley_terry`: label-smoothed -log sigma(chosen - rejected).
 - `selected_log_probs`: log-softmax at the chosen tokens without keeping an N x V matrix for the backward pass.
 """
@@ -31,11 +32,17 @@ class _SelectedLogProbs(torch.autograd.Function):
     def forward(ctx: Any, states_KD: Tensor, weight_VD: Tensor, tokens_K: Tensor, temperature: float) -> Tensor:
         chosen, gradients = [], []
         needs_gradient = ctx.needs_input_grad[0]
+        buffer = states_KD.new_empty(min(CHUNK_TOKENS, len(states_KD)), len(weight_VD))
         for states, tokens in zip(states_KD.split(CHUNK_TOKENS), tokens_K.split(CHUNK_TOKENS), strict=True):
-            log_probs_KV = log_softmax(states @ weight_VD.T, temperature)
-            chosen.append(log_probs_KV.gather(1, tokens[:, None]).squeeze(1))
+            logits_KV = at_least_float(torch.mm(states, weight_VD.T, out=buffer[: len(states)]))
+            if temperature != 1:
+                logits_KV.div_(temperature)
+            logits_KV.sub_(logits_KV.amax(-1, keepdim=True))
+            shifted_K = logits_KV.gather(1, tokens[:, None]).squeeze(1)
+            total_K = logits_KV.exp_().sum(-1)
+            chosen.append(shifted_K - total_K.log())
             if needs_gradient:
-                mean_KD = log_probs_KV.exp_().to(weight_VD.dtype) @ weight_VD
+                mean_KD = (logits_KV.to(weight_VD.dtype) @ weight_VD) / total_K[:, None]
                 gradients.append((at_least_float(weight_VD[tokens]) - mean_KD) / temperature)
         if needs_gradient:
             ctx.save_for_backward(torch.cat(gradients))
@@ -70,6 +77,27 @@ def token_rewards(log_ratio_NT: Tensor, scores_N: Tensor, mask_NT: Tensor, *, be
     last_N = mask_NT.sum(1) - 1
     rewards_NT[torch.arange(len(scores_N), device=last_N.device), last_N] += scores_N
     return rewards_NT
+
+
+def leave_one_out(scores_N: Tensor, group: int) -> Tensor:
+    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together).
+
+    With one answer to a prompt there is nothing to compare it with, and the score stays as it is.
+    """
+    if group == 1:
+        return scores_N
+    scores_PG = scores_N.view(-1, group)
+    others_PG = (scores_PG.sum(1, keepdim=True) - scores_PG) / (group - 1)
+    return (scores_PG - others_PG).flatten()
+
+
+def rloo(log_ratio_NT: Tensor, scores_N: Tensor, mask_NT: Tensor, *, beta: float, group: int) -> Tensor:
+    """Advantages N,T without a critic (2402.14740, eq. 6): an answer is one action, and its tokens share its advantage.
+
+    That is the score minus beta times the answer's log-ratio to the reference, against the mean of the other answers'.
+    """
+    penalized_N = scores_N - beta * (log_ratio_NT * mask_NT).sum(1)
+    return leave_one_out(penalized_N, group)[:, None] * mask_NT
 
 
 def gae(

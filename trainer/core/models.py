@@ -5,10 +5,13 @@ Shapes: B rows, T query tokens, S key tokens, D width of the model, V vocabulary
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+
+Critic = Literal["shared", "separate", "none"]
+"""Where values come from: a head on the policy's trunk, a trunk adapter of the critic's own, or nowhere (RLOO)."""
 
 Message = Mapping[str, str]
 """A chat message: `role` and `content`."""
@@ -97,8 +100,15 @@ class Policy(Protocol):
     @property
     def lm(self) -> LanguageModel: ...
 
+    @property
+    def critic(self) -> Critic: ...
+
     def values(self, states_ND: Tensor) -> Tensor:
-        """Expected return N of the states, fp32; the gradient stops at the states."""
+        """Expected return N of the states, fp32; unless the critic is a separate one, the gradient stops at them."""
+        ...
+
+    def valuing(self) -> AbstractContextManager[None]:
+        """Inside, the trunk is the separate critic's: its states are those to give to `values`."""
         ...
 
     def adapter_parameters(self) -> list[nn.Parameter]: ...

@@ -1,6 +1,6 @@
-"""Several answers to one prompt in one row, so that the prompt is read once.
+"""Several answers to one prompt in one row, so that the prompt is read once, and several such groups where they fit.
 
-A row is `prompt, answer 1, answer 2, ...`; every answer sees the prompt and itself, and its positions go on from
+A group is `prompt, answer 1, answer 2, ...`; every answer sees the prompt and itself, and its positions go on from
 the prompt's end, so states are those of separate rows (up to rounding) at a fraction of the tokens.
 
 Shapes: R rows, L tokens of a row, N answers, T tokens of the longest answer.
@@ -19,6 +19,8 @@ PADDING = -1
 PROMPT = 0
 MAX_ROW_TOKENS = 384
 """Attention is quadratic in a row, so a prompt with many answers is cut into several rows."""
+SHORT_ROW_TOKENS = 128
+"""Groups shorter than this share rows: padding costs as much as tokens do."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Group:
 @dataclass(frozen=True)
 class Packed:
     """Rows ready for the model, and where to find the answers in them (N answers in the order of `indices_N`)."""
+
+    spans: tuple[tuple[int, int], ...]
+    """Row and first column of each group."""
 
     tokens_RL: Tensor
     positions_RL: Tensor
@@ -77,33 +82,51 @@ def _parts(prompt_length: int, answers: list[tuple[int, int]]) -> Iterator[list[
 
 
 def micro_batches(groups: Sequence[Group], max_tokens: int) -> list[list[Group]]:
-    """Groups of like length together, each batch at most `max_tokens` with padding (one group at least)."""
+    """Groups of like length together, each batch of at most `max_tokens` real tokens (one group at least)."""
     batches: list[list[Group]] = []
+    room = 0
     for group in sorted(groups, key=lambda g: (-g.n_tokens, g.indices)):
-        if batches and batches[-1][0].n_tokens * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(group)
-        else:
-            batches.append([group])
+        if not batches or group.n_tokens > room:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(group)
+        room -= group.n_tokens
     return batches
+
+
+def _lay_out(groups: Sequence[Group]) -> tuple[tuple[tuple[int, int], ...], int, int]:
+    """Row and first column of each group, by first fit; and the rows' number and length."""
+    length = max(*(g.n_tokens for g in groups), min(SHORT_ROW_TOKENS, sum(g.n_tokens for g in groups)))
+    used: list[int] = []
+    spans: list[tuple[int, int]] = []
+    for group in groups:
+        row = next((r for r, end in enumerate(used) if end + group.n_tokens <= length), len(used))
+        if row == len(used):
+            used.append(0)
+        spans.append((row, used[row]))
+        used[row] += group.n_tokens
+    return tuple(spans), len(used), max(used)
 
 
 def pack(groups: Sequence[Group], *, pad_id: int, device: torch.device) -> Packed:
     """Lay out groups as rows, right-padded. Every prompt and answer needs one token at least."""
-    length = max(g.n_tokens for g in groups)
+    spans, n_rows, length = _lay_out(groups)
     n_answers = sum(len(g.answers) for g in groups)
     longest = max(len(a) for g in groups for a in g.answers)
-    tokens = torch.full((len(groups), length), pad_id)
-    positions = torch.zeros((len(groups), length), dtype=torch.long)
-    segments = torch.full((len(groups), length), PADDING)
+    tokens = torch.full((n_rows, length), pad_id)
+    positions = torch.zeros((n_rows, length), dtype=torch.long)
+    owners = torch.full((n_rows, length), PADDING)
+    segments = torch.full((n_rows, length), PADDING)
     mask = torch.zeros((n_answers, longest), dtype=torch.bool)
     sources = torch.zeros((n_answers, longest), dtype=torch.long)
     places = torch.zeros((n_answers, longest), dtype=torch.long)
     n = 0
-    for row, group in enumerate(groups):
-        end = len(group.prompt)
-        tokens[row, :end] = torch.tensor(group.prompt)
-        positions[row, :end] = torch.arange(end)
-        segments[row, :end] = PROMPT
+    for owner, (group, (row, first)) in enumerate(zip(groups, spans, strict=True)):
+        end = first + len(group.prompt)
+        tokens[row, first:end] = torch.tensor(group.prompt)
+        positions[row, first:end] = torch.arange(len(group.prompt))
+        owners[row, first : first + group.n_tokens] = owner
+        segments[row, first:end] = PROMPT
         last_of_prompt = row * length + end - 1
         for number, answer in enumerate(group.answers, start=1):
             start, end = end, end + len(answer)
@@ -116,14 +139,23 @@ def pack(groups: Sequence[Group], *, pad_id: int, device: torch.device) -> Packe
             sources[n, : len(answer)] = torch.cat([torch.tensor([last_of_prompt]), flat[:-1]])
             n += 1
     indices = torch.tensor([i for g in groups for i in g.indices])
-    parts = (tokens, positions, _attend(segments), indices, mask, sources, places)
-    return Packed(*(part.to(device) for part in parts))
+    parts = (tokens, positions, _attend(owners, segments), indices, mask, sources, places)
+    return Packed(spans, *(part.to(device) for part in parts))
 
 
-def _attend(segments_RL: Tensor) -> Tensor:
-    """Who looks at whom: backwards, at the prompt and the own segment; padding at itself, to stay finite."""
+def place_rows(rows: Sequence[Tensor], packed: Packed) -> Tensor:
+    """States R,L,D from each group's own (its tokens, D); padding is zero."""
+    shape = packed.tokens_RL.shape
+    placed_RLD = rows[0].new_zeros(*shape, rows[0].shape[1])
+    for (row, first), states in zip(packed.spans, rows, strict=True):
+        placed_RLD[row, first : first + len(states)] = states
+    return placed_RLD
+
+
+def _attend(owners_RL: Tensor, segments_RL: Tensor) -> Tensor:
+    """Who looks at whom: backwards, at the own group's prompt and the own answer; padding at itself, to stay finite."""
     length = segments_RL.shape[1]
+    same_group = (owners_RL[:, :, None] == owners_RL[:, None, :]) & (owners_RL != PADDING)[:, :, None]
     query, key = segments_RL[:, :, None], segments_RL[:, None, :]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    visible = ((key == query) | (key == PROMPT)) & (query != PADDING) & (key != PADDING)
-    return (visible & causal) | torch.eye(length, dtype=torch.bool)
+    return (same_group & ((key == query) | (key == PROMPT)) & causal) | torch.eye(length, dtype=torch.bool)

@@ -2,6 +2,8 @@
 
 Implemented (sources in `trainer.core.losses`):
 - one trunk for policy, value, reference and reward features; the reference is the adapter switched off;
+- a critic on the policy's trunk, one with an adapter of its own, or none (RLOO: an answer is one action);
+- an epoch begins above the layers that carry no adapter: what they make of the answers was kept from the look;
 - rollouts at one temperature without top-k and top-p, log-probs and values kept from decoding;
 - per-token KL penalty in the reward with adaptive beta; score at the last token; a fine for a missing EOS;
 - a score counts relative to the other answers to its prompt (leave one out), so that hard prompts are no bad news;
@@ -26,14 +28,23 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from trainer.core.candidates import Candidate, Candidates
 from trainer.core.constraints import Gains, Limit, Multiplier, broken, start, step, total, values
-from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs, token_rewards, value_loss, whiten
-from trainer.core.models import Policy
+from trainer.core.losses import (
+    AdaptiveKL,
+    gae,
+    leave_one_out,
+    policy_loss,
+    rloo,
+    selected_log_probs,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from trainer.core.models import Critic, Policy
 from trainer.core.overseers import Costs, Demonstration, Limits, Overseers, costs_of, imitation_loss, priced
-from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.packing import Group, Packed, group_answers, micro_batches, pack, place_rows
 from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import Rollouts, SamplingConfig, Tokens, look, sample
 
@@ -52,6 +63,8 @@ class PPOConfig:
     prompts_per_iteration: int = 6
     answers_per_prompt: int = 8
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    critic: Critic = "shared"
+    """"none" is RLOO: the other answers to the prompt are the baseline, and no value function is learned."""
     epochs: int = 1
     minibatches: int = 6
     learning_rate: float = 3e-3
@@ -99,8 +112,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.minibatches <= self.prompts_per_iteration:
             raise ValueError("minibatches must be between 1 and prompts_per_iteration")
-        if self.answers_per_prompt < 1:
-            raise ValueError("answers_per_prompt must be 1 at least")
+        if self.answers_per_prompt < (2 if self.critic == "none" else 1):
+            raise ValueError("answers_per_prompt must be 1 at least, 2 without a critic: one is the other's baseline")
 
     @classmethod
     def for_size(cls, n_parameters: int) -> "PPOConfig":
@@ -368,9 +381,52 @@ def collect(
         values_NT=rollouts.values_NT[:, :width],
         entropies_NT=rollouts.entropies_NT[:, :width],
     )
+    if config.critic == "separate":
+        cut = replace(cut, values_NT=_values(policy, cut, looked.lower, config.micro_batch_tokens))
     log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
     scores_N = rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, cut.answers()).to(log_ratio_NT.device)
     return _Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF, looked.lower)
+
+
+@torch.no_grad()
+def _values(policy: Policy, rollouts: Rollouts, lower: Mapping[Tokens, Tensor], max_tokens: int) -> Tensor:
+    """Values N,T of a separate critic, whose states decoding does not give."""
+    values_NT = torch.zeros_like(rollouts.values_NT)
+    for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
+        laid = _Laid.out(policy, groups, lower)
+        with policy.valuing():
+            values_NT[laid.at] = policy.values(laid.states(policy))
+    return values_NT
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A micro-batch laid out as rows, with the states below the adapters where they are known."""
+
+    packed: Packed
+    lower_RLD: Tensor | None
+    real: tuple[Tensor, Tensor]
+    """Answer (of the micro-batch) and token of each of the K real tokens."""
+
+    @classmethod
+    def out(cls, policy: Policy, groups: list[Group], lower: Mapping[Tokens, Tensor]) -> "_Laid":
+        packed = pack(groups, pad_id=policy.lm.pad_id, device=policy.lm.device)
+        lower_RLD = place_rows([lower[g.indices] for g in groups], packed) if lower else None
+        row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
+        return cls(packed, lower_RLD, (row_K, column_K))
+
+    @property
+    def at(self) -> tuple[Tensor, Tensor]:
+        """Where (answer, token) the K real tokens stand in the batch."""
+        return self.packed.indices_N[self.real[0]], self.real[1]
+
+    def states(self, policy: Policy) -> Tensor:
+        """Final states K,D that predict the real tokens, of the trunk as it is switched now."""
+        packed = self.packed
+        states_RLD = policy.lm.states(
+            packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, lower_BTD=self.lower_RLD
+        )[-1]
+        return states_RLD.flatten(0, 1)[packed.sources_NT[self.real]]
 
 
 def advantages(
@@ -381,27 +437,22 @@ def advantages(
     costs: Costs | None = None,
     multipliers: Sequence[Multiplier] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Whitened advantages N,T and returns N,T of a batch, costs by their multipliers taken off the rewards."""
+    """Whitened advantages N,T and returns N,T of a batch, costs by their multipliers taken off the rewards.
+
+    Without a critic the advantages are those of RLOO, as they are, and the returns zero.
+    """
     fined_N = batch.scores_N - config.missing_eos_penalty * (~batch.rollouts.finished_N)
     priced_N, penalty_NT = priced(fined_N, batch.log_ratio_NT, costs or Costs({}, {}, {}), multipliers, beta=beta)
+    if config.critic == "none":
+        group = config.answers_per_prompt
+        rloo_NT = rloo(penalty_NT, priced_N, batch.rollouts.mask_NT, beta=1.0, group=group) / total(multipliers)
+        return rloo_NT, torch.zeros_like(rloo_NT)
     relative_N = leave_one_out(priced_N, config.answers_per_prompt)
     rewards_NT = token_rewards(penalty_NT, relative_N, batch.rollouts.mask_NT, beta=1.0) / total(multipliers)
     raw_NT, returns_NT = gae(
         rewards_NT, batch.rollouts.values_NT, batch.rollouts.mask_NT, gamma=config.gamma, lam=config.lam
     )
     return whiten(raw_NT, batch.rollouts.mask_NT), returns_NT
-
-
-def leave_one_out(scores_N: Tensor, group: int) -> Tensor:
-    """Scores minus the mean of the other answers to the same prompt (`group` answers stand together).
-
-    With one answer to a prompt there is nothing to compare it with, and the score stays as it is.
-    """
-    if group == 1:
-        return scores_N
-    scores_PG = scores_N.view(-1, group)
-    others_PG = (scores_PG.sum(1, keepdim=True) - scores_PG) / (group - 1)
-    return (scores_PG - others_PG).flatten()
 
 
 class _Snapshot:
@@ -438,6 +489,8 @@ class _Trainer:
     """The optimizer and the update of one training."""
 
     def __init__(self, policy: Policy, config: PPOConfig, overseers: Overseers) -> None:
+        if (policy.critic == "separate") != (config.critic == "separate"):
+            raise ValueError(f"the policy's critic is {policy.critic!r} and the configuration's {config.critic!r}")
         self.policy, self.config, self.overseers = policy, config, overseers
         self.parameters = [*policy.adapter_parameters(), *policy.value_parameters()]
         self.optimizer = torch.optim.Adam(
@@ -549,6 +602,8 @@ class _Trainer:
             old_K = old.log_probs_NT[at]
             surrogate = policy_loss(new_K, old_K, advantages_NT[at], clip=config.clip)
             value = value_loss(values_K, old.values_NT[at], returns_NT[at], clip=config.value_clip)
+            if config.critic == "none":
+                value = torch.zeros_like(value)
             ((surrogate.loss + config.value_coefficient * value) / n_tokens).backward()
             if tally.first_ratio != tally.first_ratio:
                 tally.first_ratio = float((new_K - old_K).detach().exp().mean())
@@ -566,14 +621,14 @@ class _Trainer:
         self, groups: list[Group], lower: Mapping[Tokens, Tensor]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """New log-probs K, new values K, and where (answer, token) these stand in the batch."""
-        lm = self.policy.lm
-        packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
-        lower_RLD = pad_sequence([lower[g.indices] for g in groups], batch_first=True) if lower else None
-        states_RLD = lm.states(
-            packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, lower_BTD=lower_RLD
-        )[-1]
-        row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
-        states_KD = states_RLD.flatten(0, 1)[packed.sources_NT[row_K, column_K]]
-        tokens_K = packed.tokens_RL.flatten()[packed.places_NT[row_K, column_K]]
-        new_K = selected_log_probs(states_KD, lm.head_weight(), tokens_K, self.config.sampling.temperature)
-        return new_K, self.policy.values(states_KD), (packed.indices_N[row_K], column_K)
+        policy = self.policy
+        laid = _Laid.out(policy, groups, lower)
+        states_KD = laid.states(policy)
+        tokens_K = laid.packed.tokens_RL.flatten()[laid.packed.places_NT[laid.real]]
+        new_K = selected_log_probs(states_KD, policy.lm.head_weight(), tokens_K, self.config.sampling.temperature)
+        if self.config.critic == "none":
+            return new_K, torch.zeros_like(new_K), laid.at
+        if self.config.critic == "separate":
+            with policy.valuing():
+                states_KD = laid.states(policy)
+        return new_K, policy.values(states_KD), laid.at

@@ -196,7 +196,9 @@ def look(
                 packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, layers=layers
             )
             if keep:
-                lower |= {g.indices: row[: g.n_tokens].clone() for g, row in zip(batch, states.pop(1), strict=True)}
+                lower_RLD = states.pop(1)
+                for group, (row, first) in zip(batch, packed.spans, strict=True):
+                    lower[group.indices] = lower_RLD[row, first : first + group.n_tokens].clone()
             flat = [s.flatten(0, 1) for s in states]
             at = packed.mask_NT
             chosen = packed.tokens_RL.flatten()[packed.places_NT[at]]

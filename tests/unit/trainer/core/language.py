@@ -6,6 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
+from trainer.core.models import Critic
 
 EOS = 2
 
@@ -45,9 +46,18 @@ def language_model(seed: int = 0, *, pad_id: int = EOS) -> LanguageModel:
     return LanguageModel(model=model, tokenizer=Letters(), eos_id=EOS, pad_id=pad_id, name="letters")
 
 
-def policy(seed: int = 0, *, trained: bool = False, lora: LoraSettings | None = None) -> Policy:
+def policy(
+    seed: int = 0,
+    *,
+    trained: bool = False,
+    lora: LoraSettings | None = None,
+    critic: Critic = "shared",
+    dtype: torch.dtype = torch.float32,
+) -> Policy:
     """A policy on it; `trained` gives the adapter random weights, so that it differs from its reference."""
-    made = attach_policy(language_model(seed), lora or LoraSettings(rank=4, alpha=8, top_share=1.0))
+    lm = language_model(seed)
+    lm.model.to(dtype)
+    made = attach_policy(lm, lora or LoraSettings(rank=4, alpha=8, top_share=1.0), critic=critic)
     if trained:
         with torch.no_grad():
             for parameter in made.adapter_parameters():

@@ -13,6 +13,7 @@ from trainer.core.losses import (
     bradley_terry,
     gae,
     policy_loss,
+    rloo,
     selected_log_probs,
     thumbs_loss,
     token_rewards,
@@ -114,3 +115,55 @@ def test_selected_log_probs_agree_with_autograd_in_value_and_gradient() -> None:
     torch.testing.assert_close(found, plain.gather(1, tokens[:, None]).squeeze(1))
     gradient = torch.autograd.grad((found * upstream).sum(), states)[0]
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_selected_log_probs_pass_a_gradient_check_in_double() -> None:
+    generator = torch.Generator().manual_seed(1)
+    states = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 4, generator=generator, dtype=torch.float64)
+    tokens = torch.tensor([0, 6, 3, 3, 1])
+    assert torch.autograd.gradcheck(lambda s: selected_log_probs(s, weight, tokens, 0.7), (states,))
+
+
+def test_the_kl_estimates_are_the_exact_kl_of_a_small_categorical_in_expectation() -> None:
+    old, new = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
+    exact = 0.5 * math.log(0.5 / 0.2) + 0.2 * math.log(0.2 / 0.5)  # the middle token adds 0.3 log 1
+    k3 = [policy_loss(n.log()[None], o.log()[None], torch.zeros(1)).kl_sum for o, n in zip(old, new, strict=True)]
+    close((old * torch.stack(k3)).sum(), exact)
+    every_token = torch.ones(3, 1, dtype=torch.bool)
+    k1 = -token_rewards((old / new).log()[:, None], torch.zeros(3), every_token, beta=1.0)
+    close((old * k1.squeeze(1)).sum(), exact)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "slope"),
+    [
+        (1.0, 2.0, -2.0),  # d(-A r)/d log r = -A r
+        (1.1, -1.0, 1.1),
+        (1.5, 1.0, 0.0),  # clipped
+        (0.5, -1.0, 0.0),
+        (9.0, -1.0, 0.0),  # dual clip
+        (0.5, 1.0, -0.5),  # a good token that became unlikely is pulled back in full
+    ],
+)
+def test_the_surrogates_gradient_is_minus_advantage_times_ratio_and_none_where_clipped(
+    ratio: float, advantage: float, slope: float
+) -> None:
+    new = torch.tensor([math.log(ratio)], requires_grad=True)
+    loss = policy_loss(new, torch.zeros(1), torch.tensor([advantage]), clip=0.2, dual_clip=3.0).loss
+    close(torch.autograd.grad(loss, new)[0], [slope])
+
+
+def test_a_value_that_moved_too_far_towards_the_return_gets_no_gradient() -> None:
+    new = torch.tensor([0.5, 0.1, -0.5], requires_grad=True)
+    loss = value_loss(new, torch.zeros(3), torch.ones(3), clip=0.2)
+    # 0.5: clipped 0.2, worse, constant. 0.1: inside, slope new - return = -0.9. -0.5: plain is the worse, slope -1.5.
+    close(torch.autograd.grad(loss, new)[0], [0.0, -0.9, -1.5])
+
+
+def test_rloo_gives_each_token_its_answers_score_less_kl_against_the_others() -> None:
+    log_ratio = torch.tensor([[1.0, 1.0], [0.0, 9.0], [2.0, 0.0], [0.0, 0.0]])
+    mask = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
+    found = rloo(log_ratio, torch.tensor([3.0, 1.0, 0.2, 5.0]), mask, beta=0.1, group=2)
+    # Penalized: 3 - 0.2 = 2.8 and 1 (what lies beyond the mask is no token); 0.2 - 0.2 = 0 and 5.
+    close(found, [[1.8, 1.8], [-1.8, 0.0], [-5.0, -5.0], [5.0, 5.0]])

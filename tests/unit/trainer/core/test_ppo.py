@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.unit.trainer.core.language import policy
-from trainer.adapters.policies import Policy
+from trainer.adapters.policies import LoraSettings, Policy
+from trainer.core.losses import leave_one_out
 from trainer.core.overseers import Demonstration, Overseers, imitation_loss
-from trainer.core.ppo import PPOConfig, PPOStep, improve, leave_one_out
+from trainer.core.ppo import PPOConfig, PPOStep, improve
 from trainer.core.rollout import SamplingConfig, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4], [12, 13, 14, 15]]
@@ -164,3 +165,56 @@ def test_demonstrations_become_likelier_where_they_weigh_something() -> None:
         overseers=Overseers(demonstrations=[written]),
     )
     assert log_prob(taught) > log_prob(plain) + 0.5
+
+
+def test_an_update_from_above_the_unadapted_blocks_is_that_of_whole_passes() -> None:
+    half = LoraSettings(rank=4, alpha=8, top_share=0.5)
+    short, whole = policy(lora=half), policy(lora=half)
+    whole.lm.split = 0
+    improve(short, first_feature, PROMPTS, SMALL, seed=0)
+    improve(whole, first_feature, PROMPTS, SMALL, seed=0)
+    for a, b in zip(short.adapter_parameters(), whole.adapter_parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_a_separate_critic_learns_in_an_adapter_of_its_own_and_leaves_the_policys_first_update_as_it_is() -> None:
+    config = replace(SMALL, epochs=1, max_grad_norm=1e9)
+    shared, separate = policy(), policy(critic="separate")
+    before = [p.detach().clone() for p in separate.value_parameters()]
+    improve(shared, first_feature, PROMPTS, config, seed=0)
+    report = improve(separate, first_feature, PROMPTS, replace(config, critic="separate"), seed=0)
+    # Both critics begin at zero, so the advantages of the first iteration are the same.
+    for a, b in zip(shared.adapter_parameters(), separate.adapter_parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+    assert report.steps[0].first_ratio == pytest.approx(1.0, abs=1e-5)
+    moved = [not torch.equal(a, b) for a, b in zip(before, separate.value_parameters(), strict=True)]
+    # Two optimizer steps: the head in the first, then the fourteen B; an A has no gradient before its B has left zero.
+    assert sum(moved) == 16
+
+
+def test_a_separate_critic_is_worth_its_parameters() -> None:
+    config = replace(SMALL, epochs=8, learning_rate=1e-9, value_learning_rate=1e-2, value_clip=1e9)
+    shared = improve(policy(), first_feature, PROMPTS, config, seed=0)
+    separate = improve(policy(critic="separate"), first_feature, PROMPTS, replace(config, critic="separate"), seed=0)
+    assert separate.steps[0].value_loss < shared.steps[0].value_loss
+
+
+def test_without_a_critic_the_value_head_stays_and_the_reward_rises() -> None:
+    config = replace(SMALL, iterations=8, closing_prompts=4, answers_per_prompt=16, critic="none", beta=0.01)
+    made = policy()
+    report = improve(made, first_feature, PROMPTS, config, seed=0)
+    assert not made.head.weight.any()
+    assert report.steps[0].value_loss == 0.0
+    assert report.steps[0].first_ratio == pytest.approx(1.0, abs=1e-5)
+    assert report.reward > report.first_reward + 0.4
+
+
+def test_one_answer_to_a_prompt_is_enough_for_a_critic_and_not_for_rloo() -> None:
+    assert improve(policy(), first_feature, PROMPTS, replace(SMALL, answers_per_prompt=1), seed=0).answers == 4
+    with pytest.raises(ValueError, match="2 without a critic"):
+        replace(SMALL, answers_per_prompt=1, critic="none")
+
+
+def test_a_policy_without_the_critic_that_the_configuration_asks_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="critic is 'shared' and the configuration's 'separate'"):
+        improve(policy(), first_feature, PROMPTS, replace(SMALL, critic="separate"), seed=0)
