@@ -10,18 +10,22 @@ Deterministic on the CPU for a configuration, rows, a parent and a number of thr
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from schemas.cycles import Stage
+from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder
 from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
 from trainer.core import dataset, gates, judge, reward
+from trainer.core.checkpoint import copy_into
 from trainer.core.dataset import Dataset
 from trainer.core.gates import Candidate, Share
 from trainer.core.judge import Answers, WinRate
-from trainer.core.ppo import PPOReport, PPOStep, improve
+from trainer.core.ppo import PPOReport, PPOStep, State, improve
 from trainer.core.reward import Estimate, RewardEnsemble, RewardReport, RewardSignal
 from trainer.features import FeatureTable, Progress, answers_of, encode_prompt, featurize, reward_data
 from trainer.records import Evaluation, Interval, Sample
@@ -72,31 +76,90 @@ def learn(
     parent_dir: Path | None,
     stages: Stages,
     folder: CycleFolder | None = None,
+    keep: Checkpoints = Checkpoints(None),  # noqa: B008 - it has no state
 ) -> Learned:
-    """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics."""
+    """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
+
+    What is finished goes into `keep`, and what is there already is not computed again.
+    """
     with stages.stage(Stage.REWARD_MODEL):
         data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
-        answers = [a for part in (data.train, data.held_out, data.judge) for a in answers_of(part)]
-        table = featurize(lm, answers, config.limits, lambda share: stages.progress(0.95 * share))
-        fitted = fit(data, table, config)
+        fitted = keep.result("fitted", lambda: fit(data, _features(lm, data, config, stages, keep), config))
         if folder is not None:
             folder.reward_report(reward_figures(fitted))
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
-        before = look_before(
-            policy, data, fitted, config, parent_is_base=parent_dir is None, progress=lambda _: stages.progress(0.0)
-        )
-        stages.use(generated=before.tokens)
-        report = _train(policy, data, before, config, stages, folder)
+        before = keep.result("before", lambda: _before(policy, data, fitted, config, parent_dir, stages))
+        report = _trained(policy, data, before, config, stages, folder, keep)
     with stages.stage(Stage.EVALUATE):
-        evaluation, tokens = evaluate(policy, data, before, fitted, config, progress=stages.progress)
-        stages.use(generated=tokens)
+        evaluation = keep.result("evaluation", lambda: _evaluated(policy, data, before, fitted, config, stages))
     return Learned(policy, data, fitted, evaluation, report)
 
 
-def _train(
-    policy: Policy, data: Dataset, before: Before, config: CycleConfig, stages: Stages, folder: CycleFolder | None
+def _features(lm: LanguageModel, data: Dataset, config: CycleConfig, stages: Stages, keep: Checkpoints) -> FeatureTable:
+    """Features of every answer that a label speaks of; the rows follow from the labels, so only the tensor is kept."""
+    answers = [a for part in (data.train, data.held_out, data.judge) for a in answers_of(part)]
+
+    def read() -> tuple[Tensor, int]:
+        table = featurize(lm, answers, config.limits, lambda share: stages.progress(0.95 * share))
+        return table.features_NF, table.tokens
+
+    features_NF, tokens = keep.result("features", read)
+    return FeatureTable({key: n for n, key in enumerate(dict.fromkeys(answers))}, features_NF, tokens)
+
+
+def _before(
+    policy: Policy, data: Dataset, fitted: Fitted, config: CycleConfig, parent_dir: Path | None, stages: Stages
+) -> Before:
+    before = look_before(
+        policy, data, fitted, config, parent_is_base=parent_dir is None, progress=lambda _: stages.progress(0.0)
+    )
+    stages.use(generated=before.tokens)
+    return before
+
+
+def _evaluated(
+    policy: Policy, data: Dataset, before: Before, fitted: Fitted, config: CycleConfig, stages: Stages
+) -> Evaluation:
+    evaluation, tokens = evaluate(policy, data, before, fitted, config, progress=stages.progress)
+    stages.use(generated=tokens)
+    return evaluation
+
+
+def _trained(
+    policy: Policy,
+    data: Dataset,
+    before: Before,
+    config: CycleConfig,
+    stages: Stages,
+    folder: CycleFolder | None,
+    keep: Checkpoints,
 ) -> PPOReport:
+    """Train `policy` in place, or make it what it had become when a process died after its training."""
+    parameters = [*policy.adapter_parameters(), *policy.value_parameters()]
+
+    def train() -> tuple[PPOReport, tuple[Tensor, ...]]:
+        report = _train(policy, data, before, config, stages, folder, keep)
+        return report, tuple(p.detach() for p in parameters)
+
+    report, values = keep.result("trained", train)
+    copy_into(parameters, values)
+    return report
+
+
+def _train(
+    policy: Policy,
+    data: Dataset,
+    before: Before,
+    config: CycleConfig,
+    stages: Stages,
+    folder: CycleFolder | None,
+    keep: Checkpoints,
+) -> PPOReport:
+    resume = cast("State | None", keep.load("ppo"))
+    if folder is not None:
+        folder.keep_steps(len(resume.steps) if resume else 0)
+
     def on_step(step: PPOStep) -> None:
         if folder is not None:
             folder.step(asdict(step))
@@ -104,9 +167,16 @@ def _train(
         figures = {"reward": step.reward, "kl": step.kl, "entropy": step.entropy, "length": step.length}
         stages.progress((step.iteration + 1) / config.ppo.iterations, figures)
 
-    prompts = [encode_prompt(policy.lm, p, config.limits) for p in data.train_prompts]
     return improve(
-        policy, before.signal, prompts, config.ppo, seed=config.seed, on_step=on_step, should_stop=stages.early_stop
+        policy,
+        before.signal,
+        [encode_prompt(policy.lm, p, config.limits) for p in data.train_prompts],
+        config.ppo,
+        seed=config.seed,
+        on_step=on_step,
+        should_stop=stages.early_stop,
+        resume=resume,
+        on_state=lambda state: keep.save_now_and_then("ppo", state),
     )
 
 

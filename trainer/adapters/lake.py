@@ -101,6 +101,20 @@ class TrainerLake:
             {row["prompt_id"]: _turns(row["prompt"]) for row in prompts.unique("prompt_id").iter_rows(named=True)},
         )
 
+    def labels(self, pins: Pins) -> pl.DataFrame:
+        """Id, rater and weight (by trust too) of the labels that count at these versions. Raises `DataGone`."""
+        found = [
+            self._current(table, pin, (table.key, "weight", "source", "rater_id", "tenant")).rename({table.key: "id"})
+            for table, pin in ((tables.RATINGS, pins.ratings), (tables.PREFERENCES, pins.preferences))
+        ]
+        tenant = pl.when(pl.col("source") == PreferenceSource.LABEL).then(pl.lit("labeler:"))
+        tenant = tenant.otherwise((pl.col("tenant") + "/").fill_null(""))
+        rater = pl.coalesce(tenant + pl.col("rater_id"), pl.col("id")).alias("rater")
+        counted = pl.concat(found).filter(pl.col("weight") > 0).with_columns(rater)
+        trust = self._current(tables.ANNOTATORS, pins.annotators, ("rater_id", "weight"))
+        weighed = counted.join(trust.rename({"rater_id": "rater", "weight": "trust"}), on="rater", how="left")
+        return weighed.select("id", "rater", pl.col("weight") * pl.col("trust").fill_null(1.0))
+
     def count_labels(self, pins: Pins) -> int:
         """How many labels count at these versions. Reads narrow columns. Raises `DataGone`."""
         found = (

@@ -18,12 +18,13 @@ Shapes: N answers, T tokens, K real tokens of a micro-batch laid end to end, F f
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from trainer.core.checkpoint import Kept, Order, PPOState, copy_into, optimizer_state, restore_optimizer
 from trainer.core.losses import AdaptiveKL, gae, policy_loss, selected_log_probs, token_rewards, value_loss, whiten
 from trainer.core.models import Policy
 from trainer.core.packing import Group, group_answers, micro_batches, pack
@@ -146,6 +147,13 @@ class _Batch:
     def kl(self) -> float:
         return float(self.kl_N.mean())
 
+    @property
+    def reward(self) -> float:
+        return float(self.scores_N.mean())
+
+
+State = PPOState[PPOStep, AdaptiveKL]
+
 
 def improve(
     policy: Policy,
@@ -156,62 +164,65 @@ def improve(
     seed: int,
     on_step: Callable[[PPOStep], None] = lambda step: None,
     should_stop: Callable[[], str | None] = lambda: None,
+    resume: State | None = None,
+    on_state: Callable[[State], None] = lambda state: None,
 ) -> PPOReport:
     """Train `policy` in place to get more `reward` on `prompts` (token ids).
 
     `reward` maps features N,F (see `trainer.core.rollout.look`) to normalized rewards N. `should_stop` is asked before
-    each iteration; a reason it returns ends the training early and becomes `stopped`. Deterministic on the CPU
+    each iteration; a reason it returns ends the training early and becomes `stopped`. `on_state` is given what the
+    training is after each iteration, and `resume` goes on from there to the same weights. Deterministic on the CPU
     for a seed and a number of threads.
     """
     generator = torch.Generator().manual_seed(seed)
     trainer = _Trainer(policy, config)
     control = AdaptiveKL(config.beta, config.target_kl, config.kl_horizon)
-    order = _endless(len(prompts), generator)
+    order = Order(len(prompts), generator)
     steps: list[PPOStep] = []
-    kept: tuple[_Snapshot, _Batch] | None = None
+    kept: Kept | None = None
     stopped = "done"
-    for iteration in range(config.iterations):
+    if resume is not None:
+        generator.set_state(resume.generator)
+        order = Order(len(prompts), generator, resume.order)
+        steps, control, kept = list(resume.steps), resume.control, resume.kept
+        trainer.restore(resume)
+    for iteration in range(resume.iteration if resume else 0, config.iterations):
         reason = should_stop()
         if reason is not None:
             stopped = reason
             break
-        chosen = [prompts[next(order)] for _ in range(min(config.prompts_per_iteration, len(prompts)))]
+        chosen = [prompts[i] for i in order.take(min(config.prompts_per_iteration, len(prompts)))]
         batch = collect(policy, reward, chosen, config, generator)
         if batch.kl > config.kl_budget and kept is not None:
-            kept[0].restore()
+            copy_into(trainer.parameters, kept.values)
             stopped = "kl_budget"
             break
-        kept = (_Snapshot.take(policy), batch)
+        kept = Kept(tuple(p.detach().clone() for p in trainer.parameters), batch.kl, batch.reward)
         steps.append(trainer.update(batch, iteration, control.beta, generator))
         control = control.after(batch.kl, len(batch.scores_N))
         on_step(steps[-1])
+        on_state(trainer.state(iteration + 1, generator, order, control, steps, kept))
     if kept is None:
         return PPOReport((), stopped, 0.0, 0.0, 0.0, 0, 0, 0)
-    final = kept[1]
+    kl, rewarded = kept.kl, kept.reward
     if stopped != "kl_budget" and config.closing_prompts:
-        chosen = [prompts[next(order)] for _ in range(min(config.closing_prompts, len(prompts)))]
+        chosen = [prompts[i] for i in order.take(min(config.closing_prompts, len(prompts)))]
         final = collect(policy, reward, chosen, config, generator)
         if final.kl > config.kl_budget:
-            kept[0].restore()
-            final, stopped = kept[1], "kl_budget"
+            copy_into(trainer.parameters, kept.values)
+            stopped = "kl_budget"
+        else:
+            kl, rewarded = final.kl, final.reward
     return PPOReport(
         steps=tuple(steps),
         stopped=stopped,
-        kl=final.kl,
-        reward=float(final.scores_N.mean()),
+        kl=kl,
+        reward=rewarded,
         first_reward=steps[0].reward,
         optimizer_steps=sum(s.optimizer_steps for s in steps),
         answers=len(steps) * config.prompts_per_iteration * config.answers_per_prompt,
         tokens=sum(s.tokens for s in steps),
     )
-
-
-def _endless(n: int, generator: torch.Generator) -> Iterator[int]:
-    """Numbers 0..n-1 in a new order each round."""
-    if n < 1:
-        raise ValueError("give at least one prompt to train on")
-    while True:
-        yield from torch.randperm(n, generator=generator).tolist()
 
 
 def collect(
@@ -262,23 +273,6 @@ def leave_one_out(scores_N: Tensor, group: int) -> Tensor:
     return (scores_PG - others_PG).flatten()
 
 
-class _Snapshot:
-    """The trainable tensors as they were, to go back to."""
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.parameters = parameters
-        self.values = [p.detach().clone() for p in parameters]
-
-    @classmethod
-    def take(cls, policy: Policy) -> "_Snapshot":
-        return cls([*policy.adapter_parameters(), *policy.value_parameters()])
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            parameter.copy_(value)
-
-
 @dataclass
 class _Tally:
     """Sums over the real tokens of an iteration's optimizer steps."""
@@ -305,6 +299,26 @@ class _Trainer:
             ],
             eps=1e-5,
         )
+
+    def state(
+        self,
+        iteration: int,
+        generator: torch.Generator,
+        order: Order,
+        control: AdaptiveKL,
+        steps: Sequence[PPOStep],
+        kept: Kept,
+    ) -> State:
+        """The training after `iteration` iterations."""
+        optimizer = optimizer_state(self.optimizer, self.parameters)
+        values = tuple(p.detach() for p in self.parameters)
+        drawn, left = generator.get_state(), tuple(order.left)
+        return PPOState(iteration, drawn, left, values, optimizer, control, tuple(steps), kept)
+
+    def restore(self, state: State) -> None:
+        """Parameters and optimizer as they were."""
+        copy_into(self.parameters, state.parameters)
+        restore_optimizer(self.optimizer, state.optimizer)
 
     def update(self, batch: _Batch, iteration: int, beta: float, generator: torch.Generator) -> PPOStep:
         """All epochs over one batch of rollouts."""
