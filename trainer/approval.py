@@ -24,8 +24,17 @@ from trainer.journal import Approval, Outcome
 class Approvals:
     """The versions of a data folder that wait."""
 
-    def __init__(self, cycles: Cycles, registry: Registry, events: Events, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        cycles: Cycles,
+        registry: Registry,
+        events: Events,
+        *,
+        now: Callable[[], datetime],
+        announce: Callable[[Outcome], Outcome],
+    ) -> None:
         self._cycles, self._registry, self._events, self._now = cycles, registry, events, now
+        self._announce = announce
 
     def waiting(self) -> list[Event[ModelVersion]]:
         """Events of the versions that nobody has decided on."""
@@ -78,19 +87,24 @@ class Approvals:
         approval = self._registry.approval(event.data.version)
         assert approval is not None
         data = decided(event.data, approval)
-        self._end(data)
+        outcome = self._end(data)
         told = replace(event, data=data, time=approval.at)
         self._registry.release(told)
         self._events.publish(told)
         self._registry.acknowledged(data.version)
+        if outcome is not None:
+            self._announce(outcome)
         return data
 
-    def _end(self, data: ModelVersion) -> None:
-        """The cycle's outcome after the decision; it is announced by the next look at what is not announced."""
+    def _end(self, data: ModelVersion) -> Outcome | None:
+        """The cycle's outcome after the decision, on disk before anybody is told of it."""
         folder = self._cycles.folder(data.cycle_id or "")
         outcome = folder.outcome()
-        if outcome is not None and outcome.status is CycleStatus.AWAITING_APPROVAL:
-            folder.end(ended(outcome, data))
+        if outcome is None or outcome.status is not CycleStatus.AWAITING_APPROVAL:
+            return None
+        after = ended(outcome, data)
+        folder.end(after)
+        return after
 
 
 def decided(data: ModelVersion, approval: Approval) -> ModelVersion:

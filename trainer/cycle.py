@@ -52,7 +52,7 @@ from trainer.core.cost import Month, of_month
 from trainer.core.evidence import evidence
 from trainer.learning import Learned, learn
 from trainer.metrics import Metrics
-from trainer.outcomes import AWAITING, Closer, finite_figures, status_of
+from trainer.outcomes import AWAITING, Closer, Obstacle, finite_figures, status_of
 from trainer.records import BaseModelInfo, CycleStart, Outcome, RewardModelInfo, VersionRecord
 from trainer.settings import CycleConfig, TrainerSettings
 from trainer.stages import Stages, Stopped
@@ -131,19 +131,19 @@ class CycleRunner:
         if why is not None:
             raise BudgetSpent(why)
 
-    def _obstacle(self, start: CycleStart) -> str | None:
+    def _obstacle(self, start: CycleStart) -> Obstacle | None:
         """Why this process can't go on with a cycle that was cut off, or None."""
         if start.tries >= self.settings.max_tries:
-            return f"{start.tries} processes died of it: look into their logs before you try the same labels again"
+            return Obstacle(f"{start.tries} died of it by now: look into their logs; more memory helps most", True)
         if start.code_version != environment.code_version() or start.environment != environment.environment():
-            return "the code or what it runs on has changed since"
+            return Obstacle("the code or what it runs on has changed since")
         if start.base_model != self._base_info():
-            return "the base model has changed since"
+            return Obstacle("the base model has changed since")
         if not self.cycles.folder(start.cycle_id).pins.is_file():
-            return "it had not pinned its tables"
+            return Obstacle("it had not pinned its tables")
         live = self.events.board().live()
         if start.parent != (live.version if live else BASE_VERSION):
-            return f"another version than {start.parent} is live since"
+            return Obstacle(f"another version than {start.parent} is live since")
         return None
 
     def _base_info(self) -> BaseModelInfo:
@@ -190,7 +190,7 @@ class CycleRunner:
         try:
             return self._run(again, folder, Pins.read(folder.pins), stop)
         except Changed as error:
-            self.closer.announce(self.closer.close(start, str(error)))
+            self.closer.announce(self.closer.close(start, Obstacle(str(error))))
             return None
 
     def _run(self, start: CycleStart, folder: CycleFolder, pins: Pins, stop: Callable[[], bool]) -> Outcome:

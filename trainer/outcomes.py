@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.cycles import Cost, Cycle, CycleStatus
@@ -18,8 +19,17 @@ from trainer.records import CycleStart, Outcome, VersionRecord
 logger = logging.getLogger(__name__)
 
 AWAITING = "it passed its gates and waits for `thumbwheel cycles approve` or `decline`"
-Obstacle = Callable[[CycleStart], str | None]
-"""Why nobody can go on with a cycle that was cut off, or None."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why nobody can go on with a cycle that was cut off. `given_up`: its labels are not tried again either."""
+
+    why: str
+    given_up: bool = False
+
+
+CLOSED = Obstacle("it is closed")
 
 
 def finite_figures(figures: Mapping[str, float | None]) -> dict[str, float]:
@@ -32,7 +42,7 @@ class Closer:
 
     def __init__(self, cycles: Cycles, registry: Registry, events: Events, *, now: Callable[[], datetime]) -> None:
         self._cycles, self._registry, self._events, self._now = cycles, registry, events, now
-        self.approvals = Approvals(cycles, registry, events, now=now)
+        self.approvals = Approvals(cycles, registry, events, now=now, announce=self.announce)
 
     def announce(self, outcome: Outcome) -> Outcome:
         """Tell the log how a cycle ended, by an id that is the same however often it is told."""
@@ -63,7 +73,7 @@ class Closer:
         self._cycles.folder(outcome.cycle_id).end(told)
         return told
 
-    def recover(self, obstacle: Obstacle = lambda start: "it is closed") -> None:
+    def recover(self, obstacle: Callable[[CycleStart], Obstacle | None] = lambda start: CLOSED) -> None:
         """Announce versions and outcomes that the log has not acknowledged, and close cycles that were cut off.
 
         A cycle stays open that a process can go on with: one for which there is no `obstacle`.
@@ -73,21 +83,21 @@ class Closer:
             self._events.publish(event)
             self._registry.acknowledged(event.data.version)
         for start in self._cycles.cut_off():
-            why = obstacle(start) if self._registry.by_cycle(start.cycle_id) is None else ""
-            if why is not None:
-                self.close(start, why)
+            found = obstacle(start) if self._registry.by_cycle(start.cycle_id) is None else CLOSED
+            if found is not None:
+                self.close(start, found)
         for outcome in self._cycles.unannounced():
             self.announce(outcome)
 
-    def close(self, start: CycleStart, why: str, *, conclusive: bool = False) -> Outcome:
+    def close(self, start: CycleStart, obstacle: Obstacle) -> Outcome:
         """End a cycle whose process died; raises `OSError`."""
         folder = self._cycles.folder(start.cycle_id)
-        outcome = self._closed(start, why, conclusive=conclusive)
+        outcome = self._closed(start, obstacle)
         folder.end(outcome)
         Checkpoints(folder.state).discard()
         return outcome
 
-    def _closed(self, start: CycleStart, why: str, *, conclusive: bool) -> Outcome:
+    def _closed(self, start: CycleStart, obstacle: Obstacle) -> Outcome:
         """The outcome of a cycle whose process died: what it had registered stands."""
         record = self._registry.by_cycle(start.cycle_id)
         common = {
@@ -98,13 +108,13 @@ class Closer:
             "ended_at": self._now(),
         }
         if record is None:
-            reason = f"cut off: process {start.pid} died, and {why}"
-            logger.warning("closing a cycle that was cut off", extra={"cycle": start.cycle_id, "reason": why})
+            reason = f"cut off: process {start.pid} died, and {obstacle.why}"
+            logger.warning("closing a cycle that was cut off", extra={"cycle": start.cycle_id, "reason": obstacle.why})
             used = Checkpoints(self._cycles.folder(start.cycle_id).state).spent().values()
             return Outcome(
                 status=CycleStatus.FAILED,
                 reason=reason,
-                conclusive=conclusive,
+                conclusive=obstacle.given_up,
                 seconds=sum(s.seconds for s in used),
                 generated_tokens=sum(s.generated_tokens for s in used),
                 trained_tokens=sum(s.trained_tokens for s in used),

@@ -186,7 +186,7 @@ class TrainerSettings(BaseSettings):
     approval_days: Above = 7.0
     """After so many days without an answer it is rejected."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """The training keeps its state after an iteration, at most once in so many seconds; a killed cycle goes on there."""
+    """The training keeps its state after an iteration, at most once in so many seconds; there a killed one goes on."""
     max_tries: Count = 3
     """Processes that may die of one cycle before it is given up."""
     signing_key_file: Path | None = None

@@ -1,6 +1,7 @@
 """A training between two iterations, as tensors and plain values: with it `improve` goes on as if it had never ended.
 
-What a training keeps from one iteration to the next belongs in `PPOState`, or a resumed one would come to other weights.
+What a training keeps from one iteration to the next belongs in `PPOState`: otherwise a resumed one would come to other
+weights.
 """
 
 # torch leaves some of its own signatures untyped.
