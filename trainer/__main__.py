@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import logging
 import signal
 import sys
@@ -76,9 +75,9 @@ def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading
         report = app.run_reward_only(settings, stop)
         _print(report.model_dump_json() if given.json else report.table())
         return 0
-    recorded, today = app.run_reproduce(settings, given.version)
-    _print(json.dumps({"version": given.version, "same": recorded == today, "recorded": recorded, "today": today}))
-    return 0 if recorded == today else 1
+    found = app.compare(settings, given.version, stop.is_set)
+    _print(found.model_dump_json())
+    return 0 if found.same else 1
 
 
 def _print(text: str) -> None:

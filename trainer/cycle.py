@@ -439,17 +439,19 @@ def spent_of(outcome: Outcome) -> Spent:
     return Spent(outcome.seconds, outcome.generated_tokens, outcome.trained_tokens)
 
 
-def reproduce(settings: TrainerSettings, version: str, *, load_base: LoadBase) -> tuple[VersionRecord, str]:
+def reproduce(
+    settings: TrainerSettings, version: str, *, load_base: LoadBase, stop: Callable[[], bool] = lambda: False
+) -> tuple[VersionRecord, str]:
     """Run a version's cycle again from its record: the record, and the SHA-256 that its adapter has this time.
 
     Nothing is published and nothing is kept. The weights are the same on the same processor, libraries and number of
     threads; set the latter to the record's before loading the base.
     """
-    registry, lake = Registry(settings.registry), TrainerLake(settings.lake)
+    registry, lake = Registry(settings.registry, signer(settings.signing_key_file)), TrainerLake(settings.lake)
     record = registry.verify(version)
     pins = registry.pins(version)
     parent_dir = None if record.parent == BASE_VERSION else registry.folder(registry.verify(record.parent).version)
-    stages = Stages(f"reproduce-{version}", budget=record.config.budget)
+    stages = Stages(f"reproduce-{version}", budget=record.config.budget, stop=stop)
     learned = learn(load_base(), lake.read(pins), record.config, parent_dir, stages)
     with tempfile.TemporaryDirectory() as directory:
         save_adapter(learned.policy, Path(directory))

@@ -4,6 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import computed_field
+
 from schemas.cycles import Cost, Trigger
 from schemas.versions import GateResult
 from trainer.journal import BaseModelInfo, CycleStart, Environment, Frozen, Outcome
@@ -82,6 +84,20 @@ class VersionRecord(Frozen):
     passed: bool
     cost: dict[str, Cost]
     trigger: Trigger | None = None
+
+
+class Reproduction(Frozen):
+    """A version's cycle run again: the adapter's SHA-256 in its record and today, and what is not as it was then."""
+
+    version: str
+    recorded: str
+    today: str
+    differences: tuple[str, ...]
+
+    @computed_field
+    @property
+    def same(self) -> bool:
+        return self.recorded == self.today
 
 
 def read_record(folder: Path) -> VersionRecord:

@@ -53,7 +53,7 @@ class Watch:
         self._new = NewLabels(0, 0.0)
         self._alerts: tuple[OpenAlert, ...] = ()
         self._alerts_at = float("-inf")
-        self._said = ""
+        self._said = runner.cycles.held()
         self._lm: LanguageModel | None = None
         self._scored_at = float("-inf")
         self._failures = 0
@@ -105,7 +105,7 @@ class Watch:
 
     def _cycle(self, found: Due | None) -> None:
         self._lm = None  # the cycle loads a base of its own: no two of them in memory
-        self._said = ""
+        self._hold("")
         trigger, why = (found.trigger, found.why) if found else (Trigger.PREFERENCES, "")
         outcome = self._runner.run(self._stop.is_set, trigger=trigger, why=why)
         extra = {"cycle": outcome.cycle_id, "status": outcome.status.value, "version": outcome.version}
@@ -143,8 +143,13 @@ class Watch:
         held = month.spent_up() or (f"{', '.join(waiting)} waits for an approval" if waiting else "")
         if held and held != self._said:
             logger.warning("a cycle is due and is not begun", extra={"reason": held})
-        self._said = held
+        self._hold(held)
         return not held
+
+    def _hold(self, reason: str) -> None:
+        if reason != self._said:
+            self._runner.cycles.hold(reason)
+            self._said = reason
 
     def _enough_cycles(self) -> bool:
         limit = self._settings.max_cycles

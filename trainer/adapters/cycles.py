@@ -1,6 +1,7 @@
 """The cycles' folder: who may run one, what each did, and how it ended.
 
 <cycles>/lease                      locked while a cycle runs; says who holds it
+<cycles>/held                       why a cycle that is due does not begin, while that is so
 <cycles>/<cycle id>/cycle.json      written first: when it began, from what
                     config.json     the configuration
                     metrics.jsonl   one line a PPO iteration
@@ -177,6 +178,20 @@ class Cycles:
         """
         outcomes = [o for o in self.outcomes() if o.conclusive]
         return max(outcomes, key=lambda o: o.ended_at).labels if outcomes else 0
+
+    def hold(self, reason: str) -> None:
+        """Say why a cycle that is due does not begin; an empty reason takes that back."""
+        file = self.root / "held"
+        if reason:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_whole(file, reason + "\n")
+        else:
+            file.unlink(missing_ok=True)
+
+    def held(self) -> str:
+        """Why a cycle that is due does not begin, or nothing."""
+        file = self.root / "held"
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
     def last_conclusive(self) -> Outcome | None:
         """The end of the last cycle that looked at its labels; None before the first."""
