@@ -210,7 +210,7 @@ class Cycles:
 
     def began(self) -> datetime | None:
         """When the last cycle began."""
-        starts = [start for start in map(lambda i: self.folder(i).start(), self.ids()[-1:]) if start is not None]
+        starts = [start for start in (self.folder(i).start() for i in self.ids()[-1:]) if start is not None]
         return starts[0].started_at if starts else None
 
     def count(self, statuses: Collection[CycleStatus]) -> int:
