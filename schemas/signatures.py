@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -42,6 +43,16 @@ def parse_key(text: str, where: str) -> bytes:
             f"{where} holds no signing key (64 hexadecimal digits): make one with `thumbwheel cycles make-key FILE`"
         )
     return key
+
+
+def read_key(file: Path | None) -> bytes | None:
+    """The key in a file, or None without one; raises `SettingsError`."""
+    if file is None:
+        return None
+    try:
+        return parse_key(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the signing key {file} can't be read: {error}") from error
 
 
 def key_id(key: bytes) -> str:

@@ -373,7 +373,7 @@ class CycleRunner:
                 progress=stages.progress,
             )
             self.metrics.scored.inc(n)
-        except (DataGone, DeltaError, OSError, Stopped) as error:
+        except (DataGone, DeltaError, ModelError, OSError, Stopped) as error:
             logger.warning("answers were not scored", extra={"cycle": stages.cycle_id, "error": str(error)})
 
     def _started(self, start: CycleStart) -> None:

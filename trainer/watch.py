@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from deltalake.exceptions import DeltaError
 
 from schemas.cycles import CycleStatus, Trigger
-from schemas.errors import BrokerUnavailable, BudgetSpent, DataGone, LeaseHeld, ThumbwheelError
+from schemas.errors import BrokerUnavailable, BudgetSpent, DataGone, LeaseHeld, ModelError, ThumbwheelError
 from trainer import scoring
 from trainer.adapters.events import OpenAlert
 from trainer.adapters.new_labels import NewLabels, new_labels
@@ -73,7 +73,7 @@ class Watch:
                 logger.info("waiting for another cycle to end", extra={"error": str(error)})
             except BudgetSpent as error:  # somebody else's cycle has used up what was left
                 logger.warning("a cycle is due and is not begun", extra={"reason": str(error)})
-            except (BrokerUnavailable, DataGone, DeltaError, OSError) as error:
+            except (BrokerUnavailable, DataGone, DeltaError, ModelError, OSError) as error:
                 pause = max(pause, RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])
                 self._failures += 1
                 logger.warning("trying again later", extra={"error": str(error), "seconds": pause})

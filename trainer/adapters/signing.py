@@ -33,12 +33,8 @@ class Signer:
 
 def signer(file: Path | None) -> Signer | None:
     """The signer of a key's file, or None without one; raises `SettingsError`."""
-    if file is None:
-        return None
-    try:
-        return Signer(signatures.parse_key(file.read_text(encoding="utf-8"), str(file)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the signing key {file} can't be read: {error}") from error
+    key = signatures.read_key(file)
+    return None if key is None else Signer(key)
 
 
 def make_key(file: Path) -> str:
@@ -47,9 +43,7 @@ def make_key(file: Path) -> str:
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise SettingsError(
-            f"there is a file {file} already, and versions may be signed by it: name another"
-        ) from error
+        raise SettingsError(f"{file} is there already, and versions may be signed by it: name another") from error
     with os.fdopen(handle, "w", encoding="utf-8") as out:
         out.write(key.hex() + "\n")
     return signatures.key_id(key)

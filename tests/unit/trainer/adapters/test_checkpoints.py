@@ -69,7 +69,9 @@ def test_only_the_trainers_own_classes_are_kept_and_made(tmp_path: Path) -> None
         to_bytes(tmp_path)
     with pytest.raises(TypeError, match="can't be kept"):
         to_bytes(torch.nn.Linear(1, 1))
-    forged = to_bytes(Estimate(0.5, 0.4, 0.6, 3)).replace(b"trainer.core.reward:Estimate", b"subprocess.Popen_not:aclass.")
+    forged = to_bytes(Estimate(0.5, 0.4, 0.6, 3)).replace(
+        b"trainer.core.reward:Estimate", b"subprocess.Popen_not:aclass."
+    )
     (tmp_path / "forged").write_bytes(forged)
     with pytest.raises(ValueError, match="no class of the trainer"):
         from_file(str(tmp_path / "forged"))
