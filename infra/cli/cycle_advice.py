@@ -16,7 +16,7 @@ ADVICE = {
     "kl": "a smaller step: lower THUMBWHEEL_PPO__KL_BUDGET or raise THUMBWHEEL_PPO__BETA",
     "length": "the reward was won by length: labels in which the shorter answer wins, or a lower KL budget",
 }
-"""By gate. One that is not here has its reason in its detail."""
+"""By gate, for verdicts that don't say themselves what would change them."""
 
 
 def advice(gates: Iterable[GateResult]) -> list[str]:
@@ -24,7 +24,7 @@ def advice(gates: Iterable[GateResult]) -> list[str]:
     lines: list[str] = []
     for gate in gates:
         if not gate.passed:
-            change = ADVICE.get(gate.name)
+            change = getattr(gate, "remedy", "") or ADVICE.get(gate.name)
             lines.append(f"{gate.name}: {gate.detail}" + (f"; what helps: {change}" if change else ""))
     return lines
 

@@ -152,7 +152,7 @@ def reproduce(name: CycleId, data: Data = None, model: ModelName = None, as_json
 
 
 @app.command(
-    epilog="Examples: thumbwheel cycles export v3 --merged ./v3 | thumbwheel cycles export v3 --mlflow sqlite:///ml.db"
+    epilog="Examples: thumbwheel cycles export v3 --merged ./v3 | thumbwheel cycles export v3 --mlflow http://ml:5000"
 )
 def export(
     name: CycleId,

@@ -266,8 +266,14 @@ def test_the_model_card_is_one_that_the_hub_reads_and_holds_no_text_of_users(mad
     assert not any(s.before in text or s.prompt in text for s in record.evaluation.samples if s.before)
 
 
-def test_mlflow_gets_figures_configuration_and_files(made: World, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")  # MLflow's own, of other packages
+def test_mlflow_gets_figures_configuration_and_files(
+    made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow = pytest.importorskip("mlflow")
+    with pytest.raises(SettingsError, match="give the address of a tracking server"):
+        exports.to_mlflow(made.runner().registry, "v1", f"file:{tmp_path}/refused")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     registry = made.runner().registry
     run_id = exports.to_mlflow(registry, "v1", f"file:{tmp_path}/runs")
     run = mlflow.MlflowClient(tracking_uri=f"file:{tmp_path}/runs").get_run(run_id)

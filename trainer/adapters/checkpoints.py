@@ -42,6 +42,8 @@ class Checkpoints:
     ) -> None:
         self._folder, self._seconds, self._usage, self._clock = folder, seconds, usage, clock
         self._written = float("-inf")
+        self.live: dict[str, object] = {}
+        """Parts of values that can't be kept, by name: a function of the user's, which each process loads itself."""
 
     def result(self, name: str, make: Callable[[], T]) -> T:
         """What was kept under this name, or what `make` makes, which is kept."""
@@ -57,7 +59,7 @@ class Checkpoints:
         if file is None or not file.is_file():
             return None
         try:
-            found = from_file(str(file))
+            found = from_file(str(file), self.live)
         except (OSError, ValueError, SafetensorError, ImportError) as error:
             logger.warning("a part of the cycle is done again", extra={"file": str(file), "error": str(error)})
             return None
@@ -71,7 +73,7 @@ class Checkpoints:
             return False
         try:
             self._folder.mkdir(exist_ok=True)
-            write_bytes_whole(file, to_bytes(value))
+            write_bytes_whole(file, to_bytes(value, self.live))
             used = {stage.value: asdict(spent) for stage, spent in self._usage().items()}
             write_whole(self._folder / "spent.json", json.dumps(used) + "\n")
         except OSError as error:

@@ -37,8 +37,7 @@ def merged(registry: Registry, version: str, directory: Path, *, base: str) -> N
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(_merged_card(record), encoding="utf-8")
-        lineage = record.model_copy(update={"evaluation": record.evaluation.model_copy(update={"samples": ()})})
-        (temporary / LINEAGE_FILE).write_text(lineage.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (temporary / LINEAGE_FILE).write_text(_without_samples(record), encoding="utf-8")
         sync_tree(temporary)
         temporary.rename(directory)
     finally:
@@ -76,32 +75,45 @@ _LOADING = "With transformers, as any model: `AutoModelForCausalLM.from_pretrain
 def to_mlflow(registry: Registry, version: str, uri: str) -> str:
     """Log a version as a run of MLflow (figures, configuration, gates, files); the run's id.
 
-    Raises `SettingsError` where MLflow is not installed. Sampled answers are left out.
+    Sampled answers are left out. Raises `SettingsError` where MLflow is not installed or can't be reached.
     """
     try:
         mlflow: Any = importlib.import_module("mlflow")
     except ModuleNotFoundError as error:
         raise SettingsError("MLflow is not installed: `pip install 'thumbwheel[mlflow]'`") from error
     record, folder = registry.verify(version), registry.folder(version)
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(EXPERIMENT)
-    experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
-    tags = {"thumbwheel.cycle": record.cycle_id, "thumbwheel.parent": record.parent, "mlflow.runName": version}
-    run_id = client.create_run(experiment, tags=tags | {"thumbwheel.passed": str(record.passed)}).info.run_id
+    try:
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        return _log(client, experiment, record, folder)
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise SettingsError(
+            f"MLflow at {uri} took nothing: {str(error).splitlines()[0]}; give the address of a tracking server"
+        ) from error
+
+
+def _log(client: Any, experiment: str, record: VersionRecord, folder: Path) -> str:
+    tags = {"mlflow.runName": record.version, "thumbwheel.cycle": record.cycle_id, "thumbwheel.parent": record.parent}
+    run_id = str(client.create_run(experiment, tags=tags | {"thumbwheel.passed": str(record.passed)}).info.run_id)
     for name, value in _parameters(record).items():
         client.log_param(run_id, name, value)
-    for name, value in record.metrics.items():
+    gates = {f"gate_{gate.name}": gate.value for gate in record.gates}
+    for name, value in (record.metrics | gates).items():
         if value is not None and value - value == 0:
             client.log_metric(run_id, name, value)
-    for gate in record.gates:
-        client.log_metric(run_id, f"gate_{gate.name}", gate.value)
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in ("record.json", "event.json", "awaiting.json"):
             client.log_artifact(run_id, str(file))
-    lineage = record.model_copy(update={"evaluation": record.evaluation.model_copy(update={"samples": ()})})
-    client.log_text(run_id, lineage.model_dump_json(indent=2), "record.json")
+    client.log_text(run_id, _without_samples(record), "record.json")
     client.set_terminated(run_id)
-    return str(run_id)
+    return run_id
+
+
+def _without_samples(record: VersionRecord) -> str:
+    """The record as JSON, without sampled answers: it leaves the place where an erasure finds them."""
+    evaluation = record.evaluation.model_copy(update={"samples": ()})
+    return record.model_copy(update={"evaluation": evaluation}).model_dump_json(indent=2) + "\n"
 
 
 def _parameters(record: VersionRecord) -> dict[str, str]:

@@ -17,26 +17,34 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 PACKAGE = "trainer."
+_NOTHING: Mapping[str, object] = {}
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def to_bytes(value: object) -> bytes:
-    """A safetensors file whose metadata hold the tree; raises `TypeError` for a value of another kind."""
+def to_bytes(value: object, live: Mapping[str, object] = _NOTHING) -> bytes:
+    """A safetensors file whose metadata hold the tree; raises `TypeError` for a value of another kind.
+
+    Of `live` objects (a function of the user's, say) the name alone is kept; `from_file` is given them again.
+    """
     tensors: dict[str, torch.Tensor] = {}
-    tree = _encoded(value, tensors)
+    tree = _encoded(value, tensors, live)
     return save(tensors, metadata={"tree": json.dumps(tree)})
 
 
-def from_file(file: str) -> Any:
+def from_file(file: str, live: Mapping[str, object] = _NOTHING) -> Any:
     """The value again, its tensors on the CPU; raises `OSError` or `ValueError`."""
     with safe_open(file, framework="pt") as held:
         metadata = held.metadata() or {}
         if "tree" not in metadata:
             raise ValueError(f"{file} holds no tree of values")
-        return _decoded(json.loads(metadata["tree"]), held.get_tensor)
+        return _decoded(json.loads(metadata["tree"]), held.get_tensor, live)
 
 
-def _encoded(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _encoded(value: Any, tensors: dict[str, torch.Tensor], live: Mapping[str, object]) -> Any:
+    if callable(value):
+        for name, known in live.items():
+            if value == known:
+                return {"live": name}
     if isinstance(value, enum.Enum):
         return {"enum": _name(type(value)), "value": value.value}
     if type(value) in _PLAIN:
@@ -46,12 +54,12 @@ def _encoded(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if type(value) in (tuple, list):
-        return {type(value).__name__: [_encoded(part, tensors) for part in value]}
+        return {type(value).__name__: [_encoded(part, tensors, live) for part in value]}
     if isinstance(value, Mapping):
         pairs = cast("Mapping[object, object]", value).items()
-        return {"map": [[_encoded(key, tensors), _encoded(part, tensors)] for key, part in pairs]}
+        return {"map": [[_encoded(key, tensors, live), _encoded(part, tensors, live)] for key, part in pairs]}
     name = _name(type(value))
-    return {"class": name, "fields": {key: _encoded(part, tensors) for key, part in _fields(value).items()}}
+    return {"class": name, "fields": {key: _encoded(part, tensors, live) for key, part in _fields(value).items()}}
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -66,21 +74,25 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _decoded(tree: Any, tensor: Any) -> Any:
+def _decoded(tree: Any, tensor: Any, live: Mapping[str, object]) -> Any:
     if not isinstance(tree, dict):
         return tree
     node = cast("dict[str, Any]", tree)
+    if "live" in node:
+        if node["live"] not in live:
+            raise ValueError(f"{node['live']} is not there any more")
+        return live[node["live"]]
     if "tensor" in node:
         return tensor(node["tensor"])
     if "tuple" in node:
-        return tuple(_decoded(part, tensor) for part in node["tuple"])
+        return tuple(_decoded(part, tensor, live) for part in node["tuple"])
     if "list" in node:
-        return [_decoded(part, tensor) for part in node["list"]]
+        return [_decoded(part, tensor, live) for part in node["list"]]
     if "map" in node:
-        return {_decoded(key, tensor): _decoded(part, tensor) for key, part in node["map"]}
+        return {_decoded(key, tensor, live): _decoded(part, tensor, live) for key, part in node["map"]}
     if "enum" in node:
         return _class(node["enum"])(node["value"])
-    return _made(_class(node["class"]), {name: _decoded(part, tensor) for name, part in node["fields"].items()})
+    return _made(_class(node["class"]), {name: _decoded(part, tensor, live) for name, part in node["fields"].items()})
 
 
 def _class(name: str) -> Any:

@@ -77,6 +77,18 @@ def test_only_the_trainers_own_classes_are_kept_and_made(tmp_path: Path) -> None
         from_file(str(tmp_path / "forged"))
 
 
+def test_of_a_function_of_the_users_the_name_is_kept_and_the_process_brings_it_again(tmp_path: Path) -> None:
+    keep = Checkpoints(tmp_path)
+    with pytest.raises(TypeError, match="can't be kept"):
+        keep.save("reward", (len, 1.0))
+    keep.live["own"] = len
+    keep.save("reward", (len, 1.0))
+    again = Checkpoints(tmp_path)
+    again.live["own"] = max
+    assert again.load("reward") == (max, 1.0)
+    assert Checkpoints(tmp_path).load("reward") is None
+
+
 def test_what_is_finished_is_not_made_again(tmp_path: Path) -> None:
     made: list[int] = []
 
