@@ -49,7 +49,7 @@ def _merge(base: str, adapter: Path) -> tuple[Any, Any]:
     options: dict[str, Any] = {"trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, **options)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, **options)
         kind = model.dtype
         # Merged in fp32 and rounded once: in bf16 a small update would be lost in part.
         whole: Any = PeftModel.from_pretrained(model.to(torch.float32), str(adapter))

@@ -41,10 +41,9 @@ def from_file(file: str, live: Mapping[str, object] = _NOTHING) -> Any:
 
 
 def _encoded(value: Any, tensors: dict[str, torch.Tensor], live: Mapping[str, object]) -> Any:
-    if callable(value):
-        for name, known in live.items():
-            if value == known:
-                return {"live": name}
+    known = _live_name(value, live)
+    if known is not None:
+        return {"live": known}
     if isinstance(value, enum.Enum):
         return {"enum": _name(type(value)), "value": value.value}
     if type(value) in _PLAIN:
@@ -60,6 +59,11 @@ def _encoded(value: Any, tensors: dict[str, torch.Tensor], live: Mapping[str, ob
         return {"map": [[_encoded(key, tensors, live), _encoded(part, tensors, live)] for key, part in pairs]}
     name = _name(type(value))
     return {"class": name, "fields": {key: _encoded(part, tensors, live) for key, part in _fields(value).items()}}
+
+
+def _live_name(value: object, live: Mapping[str, object]) -> str | None:
+    """Two looks at one method are equal and not the same, so `==`; tensors, which compare piece by piece, can't be."""
+    return next((name for name, known in live.items() if value == known), None) if callable(value) else None
 
 
 def _fields(value: Any) -> dict[str, Any]:
