@@ -14,9 +14,10 @@ next process that takes the lease goes on with it, under the same id, seed and p
 it can't (`_obstacle`) it closes it as failed. A killed cycle comes to the same weights as one that was not.
 """
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -99,18 +100,35 @@ class CycleRunner:
         Raises `LeaseHeld` where another runs, `BrokerUnavailable` where the log is away before it begins, and
         `BudgetSpent` where the month's budget is used up.
         """
+        with self._working():
+            resumed = self._resumed(stop)
+            if resumed is not None:
+                return resumed
+            self._require_budget()
+            return self._begin(stop, trigger, why)
+
+    def resume(self, stop: Callable[[], bool] = lambda: False) -> Outcome | None:
+        """Go on with a cycle that was cut off; None where there is none. Raises as `run` does."""
+        with self._working():
+            return self._resumed(stop)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Under the lease, with everything closed and announced that can be."""
         with self.cycles.lease():
             self.closer.recover(self._obstacle)
             self.metrics.running.set(1)
             try:
-                for start in self.cycles.cut_off():
-                    resumed = self._resume(start, stop)
-                    if resumed is not None:
-                        return resumed
-                self._require_budget()
-                return self._begin(stop, trigger, why)
+                yield
             finally:
                 self.metrics.running.set(0)
+
+    def _resumed(self, stop: Callable[[], bool]) -> Outcome | None:
+        for start in self.cycles.cut_off():
+            outcome = self._resume(start, stop)
+            if outcome is not None:
+                return outcome
+        return None
 
     def recover(self) -> None:
         """Close what nobody can go on with, and announce what the log has not heard. Raises `LeaseHeld`."""
@@ -228,13 +246,14 @@ class CycleRunner:
         """The outcome of a cycle that broke off.
 
         What is wrong with its labels or its settings is wrong the next time too, so these labels are looked at; what
-        came from outside (disk, device) is tried again, later and later (see `trainer.core.triggers`), a few times.
+        came from outside (disk, device, an erasure) is tried again a few times, later and later (see
+        `trainer.core.triggers`).
         """
         stopped = isinstance(error, Stopped)
         reason = str(error) or type(error).__name__
         unexpected = not isinstance(error, ThumbwheelError)
         logger.warning("cycle failed", extra={"cycle": stages.cycle_id, "reason": reason}, exc_info=unexpected)
-        outside = isinstance(error, (OSError, DeltaError, RuntimeError))
+        outside = isinstance(error, (OSError, DeltaError, RuntimeError, DataGone))
         again = stopped or (outside and len(self.cycles.failures()) + 1 < triggers.MAX_FAILURES)
         return self._outcome(stages, start, CycleStatus.FAILED, reason=reason, conclusive=not again, stopped=stopped)
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from deltalake.exceptions import DeltaError
 
-from schemas.cycles import CycleStatus, Trigger
+from schemas.cycles import CycleStatus
 from schemas.errors import BrokerUnavailable, BudgetSpent, DataGone, LeaseHeld, ModelError, ThumbwheelError
 from trainer import scoring
 from trainer.adapters.events import OpenAlert
@@ -25,6 +25,7 @@ from trainer.adapters.policies import LanguageModel
 from trainer.core.budget import Spent
 from trainer.core.triggers import Due, Look, due
 from trainer.cycle import CycleRunner, LoadBase
+from trainer.journal import Outcome
 from trainer.stages import Stopped
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class Watch:
         new = self.waiting()
         self._runner.metrics.waiting.set(new.effective)
         if self._runner.cut_off():
-            self._cycle(None)
+            self._lm = None
+            self._ended(self._runner.resume(self._stop.is_set))
             return
         found = None if self._enough_cycles() else due(self._look(new), self._settings.rules())
         if found is not None and self._may_begin():
@@ -103,13 +105,15 @@ class Watch:
             self._counted_at = key
         return self._new
 
-    def _cycle(self, found: Due | None) -> None:
+    def _cycle(self, found: Due) -> None:
         self._lm = None  # the cycle loads a base of its own: no two of them in memory
         self._hold("")
-        trigger, why = (found.trigger, found.why) if found else (Trigger.PREFERENCES, "")
-        outcome = self._runner.run(self._stop.is_set, trigger=trigger, why=why)
-        extra = {"cycle": outcome.cycle_id, "status": outcome.status.value, "version": outcome.version}
-        logger.info("cycle ended", extra=extra | {"reason": outcome.reason})
+        self._ended(self._runner.run(self._stop.is_set, trigger=found.trigger, why=found.why))
+
+    def _ended(self, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            extra = {"cycle": outcome.cycle_id, "status": outcome.status.value, "version": outcome.version}
+            logger.info("cycle ended", extra=extra | {"reason": outcome.reason})
 
     def _look(self, new: NewLabels) -> Look:
         failures = self._runner.cycles.failures()
