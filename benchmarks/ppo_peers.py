@@ -96,7 +96,8 @@ def ours(case: Case) -> str:
     import torch
 
     from trainer.adapters.policies import LoraSettings, attach_policy, load_base
-    from trainer.core.ppo import PPOConfig, improve
+    from trainer.core.ppo import improve
+    from trainer.core.ppo_config import PPOConfig
     from trainer.core.rollout import SamplingConfig
 
     torch.manual_seed(0)

@@ -127,6 +127,11 @@ GLOSSARY: dict[str, str] = {
     "generated_tokens": "Tokens written by a model.",
     "trained_tokens": "Tokens trained on.",
     "device": "What it ran on.",
+    "money": "The same in money, where a price is set.",
+    "currency": "The price's currency.",
+    "cpu_seconds": "Processor time of the process.",
+    "device_peak_bytes": "The most memory that was held on a GPU.",
+    "trigger": "What began the cycle.",
     # indicators, alerts, audit
     "window_start": "The window's first moment.",
     "window_end": "The first moment after it.",

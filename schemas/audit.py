@@ -24,6 +24,8 @@ class Audit(Payload):
         "export",
         "import",
         "rebuild",
+        "version_approval",
+        "version_decline",
     ]
     target: Identifier
     detail: str = ""

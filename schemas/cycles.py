@@ -28,15 +28,34 @@ class CycleStatus(StrEnum):
     FINISHED = "finished"
     REFUSED = "refused"
     FAILED = "failed"
+    AWAITING_APPROVAL = "awaiting_approval"
+    """Its version passed the gates and waits for a person; how that ends is told later, as finished or refused."""
+
+
+class Trigger(StrEnum):
+    """What began a cycle."""
+
+    HAND = "hand"
+    PREFERENCES = "preferences"
+    SCHEDULE = "schedule"
+    DRIFT = "drift"
 
 
 class Cost(Closed):
-    """What a cycle or a stage has used so far. Seconds are wall seconds on the device that ran it."""
+    """What a cycle or a stage has used so far. Seconds are wall seconds on the device that ran it.
+
+    `money` is the seconds at the price that was set, in `currency`; None where no price is known. `cpu_seconds` is
+    the processor time of the process, `device_peak_bytes` the most memory that torch held on a GPU.
+    """
 
     seconds: Annotated[float, Field(ge=0)]
     generated_tokens: Annotated[int, Field(ge=0)] = 0
     trained_tokens: Annotated[int, Field(ge=0)] = 0
     device: Identifier = "cpu"
+    money: Annotated[float, Field(ge=0)] | None = None
+    currency: Identifier | None = None
+    cpu_seconds: Annotated[float, Field(ge=0)] | None = None
+    device_peak_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 class Cycle(Payload):
@@ -52,6 +71,7 @@ class Cycle(Payload):
     reason: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     cost: Cost
+    trigger: Trigger | None = None
 
     @property
     def partition_key(self) -> str:

@@ -28,6 +28,7 @@ from datetime import timedelta
 import uvicorn
 from prometheus_client import Counter
 
+from schemas import signatures
 from schemas.errors import SettingsError
 from serving.adapters import keys
 from serving.adapters.base_model import BaseModel, load_base_model
@@ -76,7 +77,13 @@ def running_gateway(
     settings: GatewaySettings, base: BaseModel, metrics: GatewayMetrics, gatekeeper: Gatekeeper, redaction: Redaction
 ) -> Iterator[Gateway]:
     """The gateway's parts with their threads running; at the end what waits for the broker gets a last chance."""
-    engine = LocalEngine(base, registry=settings.registry, limits=_engine_limits(settings), metrics=metrics)
+    engine = LocalEngine(
+        base,
+        registry=settings.registry,
+        limits=_engine_limits(settings),
+        metrics=metrics,
+        signing_key=signatures.read_key(settings.signing_key_file),
+    )
     keeper = VersionKeeper(engine, metrics=metrics, load_timeout=settings.load_timeout_seconds)
     feed = VersionFeed(
         settings.kafka,

@@ -88,6 +88,8 @@ class AccessFiles(BaseSettings):
 class GatewaySettings(_Settings, AccessFiles):
     """How the gateway listens, whom it lets in, how it answers and what it records."""
 
+    signing_key_file: Path | None = None
+    """The key by which the trainer signs versions: with it no adapter is served that is not signed by it."""
     host: str = "127.0.0.1"
     port: Port = 8000
     """0 takes a free port; the log says which."""

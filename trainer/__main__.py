@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import logging
 import signal
 import sys
@@ -93,9 +92,9 @@ def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading
     if given.program == "score":
         _print(_scored(given, settings))
         return 0
-    recorded, today = app.run_reproduce(settings, given.version)
-    _print(json.dumps({"version": given.version, "same": recorded == today, "recorded": recorded, "today": today}))
-    return 0 if recorded == today else 1
+    found = app.compare(settings, given.version, stop.is_set)
+    _print(found.model_dump_json())
+    return 0 if found.same else 1
 
 
 def _scored(given: argparse.Namespace, settings: "TrainerSettings") -> str:

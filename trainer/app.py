@@ -2,16 +2,19 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import torch
 
 from trainer import score_report
+from trainer.adapters import environment
 from trainer.adapters.events import Events, KafkaEvents
 from trainer.adapters.policies import LanguageModel, load_base
+from trainer.adapters.registry import Registry
 from trainer.cycle import CycleRunner, LoadBase, reproduce
 from trainer.metrics import Metrics
-from trainer.records import Outcome
+from trainer.records import Outcome, Reproduction
 from trainer.reward_only import RewardOnlyReport, train_reward_only
 from trainer.score_report import ScoreReport, ScoreRequest
 from trainer.settings import TrainerSettings
@@ -64,7 +67,20 @@ def run_score(settings: TrainerSettings, request: ScoreRequest) -> ScoreReport:
     return score_report.run_score(settings, request, loader(settings), now=lambda: datetime.now(UTC))
 
 
-def run_reproduce(settings: TrainerSettings, version: str) -> tuple[str, str]:
+def run_reproduce(settings: TrainerSettings, version: str, stop: Callable[[], bool] = lambda: False) -> tuple[str, str]:
     """The adapter's SHA-256 in a version's record, and the one that comes out today."""
-    record, digest = reproduce(settings, version, load_base=loader(settings))
-    return record.adapter_sha256, digest
+    found = compare(settings, version, stop)
+    return found.recorded, found.today
+
+
+def compare(settings: TrainerSettings, version: str, stop: Callable[[], bool] = lambda: False) -> Reproduction:
+    """Run a version's cycle again, with the record's threads, type of numbers and device."""
+    config = Registry(settings.registry).record(version).config
+    same = {"threads": config.threads, "dtype": config.dtype, "device": config.device}
+    settings = settings.model_copy(update=same)
+    record, today = reproduce(settings, version, load_base=loader(settings), stop=stop)
+    base = environment.base_model_info(settings.base_model_name, settings.base_model)
+    there = environment.environment().model_dump() | {"code": environment.code_version(), "base model": base.sha256}
+    then = record.environment.model_dump() | {"code": record.code_version, "base model": record.base_model.sha256}
+    differences = tuple(f"{name}: {then[name]} then, {there[name]} now" for name in then if then[name] != there[name])
+    return Reproduction(version=version, recorded=record.adapter_sha256, today=today, differences=differences)

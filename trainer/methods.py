@@ -11,7 +11,7 @@ from trainer.adapters.rewards import ExtraReward
 from trainer.core.dataset import Dataset, Labels, Turn
 from trainer.core.direct import DirectData, DirectReport, DirectStep, Method, improve_directly
 from trainer.core.judge import Answers
-from trainer.core.ppo import PPOReport
+from trainer.core.ppo_config import PPOReport
 from trainer.core.reward import RewardSignal
 from trainer.core.rewards import CombinedReward, Reward, Tokens, thumbs_share
 from trainer.features import answers_of, encode_answer, encode_prompt

@@ -16,7 +16,14 @@ class Metrics:
         self.running = Gauge("thumbwheel_cycle_running", "1 while a cycle runs", registry=self.registry)
         self.reward = Gauge("thumbwheel_policy_reward", "Normalized reward of the last step", registry=self.registry)
         self.kl = Gauge("thumbwheel_policy_kl_nats", "KL to the base of the last step", registry=self.registry)
-        self.waiting = Gauge("thumbwheel_new_preferences", "Labels that no cycle has looked at", registry=self.registry)
+        self.waiting = Gauge(
+            "thumbwheel_new_preferences",
+            "Effective number of labels that no cycle has seen",
+            registry=self.registry,
+        )
+        self.month = Gauge(
+            "thumbwheel_month_budget_used", "Share of the month's budget", ["limit"], registry=self.registry
+        )
         self.scored = Counter("thumbwheel_scored_answers", "Production answers scored", registry=self.registry)
 
     def serve(self, port: int) -> None:

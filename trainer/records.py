@@ -4,36 +4,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import computed_field
 
-from schemas.cycles import Cost, CycleStatus
+from schemas.cycles import Cost, Trigger
 from schemas.versions import GateResult
+from trainer.journal import BaseModelInfo, CycleStart, Environment, Frozen, Outcome
 from trainer.settings import CycleConfig
 
-
-class Frozen(BaseModel):
-    """Closed and frozen; figures may be NaN here (the gates refuse such a version, the record tells of it)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-
-class Environment(Frozen):
-    """What ran the cycle. The same weights come out again on the same of these."""
-
-    python: str
-    torch: str
-    transformers: str
-    peft: str
-    platform: str
-    processor: str
-
-
-class BaseModelInfo(Frozen):
-    """The frozen base. `sha256` is of its safetensors, file after file in order of name; None for a remote id."""
-
-    name: str
-    path: str
-    sha256: str | None
+__all__ = ["BaseModelInfo", "CycleStart", "Environment", "Frozen", "Outcome"]  # whoever writes records asks here
 
 
 class Interval(Frozen):
@@ -124,37 +102,21 @@ class VersionRecord(Frozen):
     gates: tuple[GateResult, ...]
     passed: bool
     cost: dict[str, Cost]
+    trigger: Trigger | None = None
 
 
-class Outcome(Frozen):
-    """`outcome.json` in a cycle's folder: how it ended, and whether the log knows."""
+class Reproduction(Frozen):
+    """A version's cycle run again: the adapter's SHA-256 in its record and today, and what is not as it was then."""
 
-    cycle_id: str
-    status: CycleStatus
-    version: str | None = None
-    reason: str = ""
-    metrics: dict[str, float] = Field(default_factory=dict)
-    seconds: float = 0.0
-    generated_tokens: int = 0
-    trained_tokens: int = 0
-    device: str = "cpu"
-    labels: int = 0
-    """How many labels counted when the cycle pinned its tables; the trigger counts on from here."""
-    conclusive: bool = True
-    """False where it was stopped or cut off: the same labels may be tried again."""
-    ended_at: datetime
-    announced: bool = False
+    version: str
+    recorded: str
+    today: str
+    differences: tuple[str, ...]
 
-
-class CycleStart(Frozen):
-    """`cycle.json` in a cycle's folder, written before anything else."""
-
-    cycle_id: str
-    started_at: datetime
-    pid: int
-    parent: str
-    labels: int
-    tables: dict[str, int | None]
+    @computed_field
+    @property
+    def same(self) -> bool:
+        return self.recorded == self.today
 
 
 def read_record(folder: Path) -> VersionRecord:

@@ -19,7 +19,7 @@ from schemas.errors import NotEnoughData, SettingsError
 from trainer.adapters.answers_file import read_answers
 from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
-from trainer.adapters.registry import REWARD_FILE, Registry
+from trainer.adapters.registry import REWARD_FILE, SAFETY_FILE, Registry
 from trainer.core.drift import drift
 from trainer.core.reward import RewardEnsemble
 from trainer.core.safety import SafetyHead
@@ -29,7 +29,6 @@ from trainer.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
 
-SAFETY_FILE = "safety.safetensors"
 """Beside the reward model in a version's folder, where the cycle had enough unsafe examples."""
 
 

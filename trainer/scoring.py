@@ -10,7 +10,7 @@ from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
 from trainer.adapters.registry import REWARD_FILE, Registry
 from trainer.core.reward import RewardEnsemble
-from trainer.learning import Progress, featurize
+from trainer.features import Progress, featurize
 from trainer.settings import Limits
 
 

@@ -5,27 +5,32 @@ What a cycle's result depends on is gathered in a `CycleConfig`, which the versi
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.connection import KafkaConnection
 from schemas.storage import LakeRoot, root_setting
 from trainer.core.budget import Budget
+from trainer.core.cost import MonthLimits
 from trainer.core.dataset import SplitConfig
 from trainer.core.direct import DirectConfig, Method
 from trainer.core.gates import GateThresholds
 from trainer.core.models import Critic
-from trainer.core.ppo import SMALL_MODEL, PPOConfig
+from trainer.core.ppo_config import SMALL_MODEL, PPOConfig
 from trainer.core.reward import RewardConfig
+from trainer.core.safety import SafetyConfig
+from trainer.core.triggers import Rules, check_schedule
 from trainer.core.weights import SourceWeights
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0)]
 D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights, DirectConfig)
 
 
@@ -212,6 +217,16 @@ class ExtraRewardInfo(BaseModel):
     thumbs_ceiling: float
 
 
+class SafetyFile(BaseModel):
+    """A file of answers labelled safe or unsafe that a training read, and of how many rows of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+    limit: int
+
+
 class CycleConfig(BaseModel):
     """All that decides a cycle's result, beside the tables' versions, the parent and the base model."""
 
@@ -233,12 +248,16 @@ class CycleConfig(BaseModel):
     """What trains the policy. Sampling and KL budget are those of `ppo` whatever it is."""
     direct: DirectConfig = DirectConfig()
     extra_reward: ExtraRewardInfo | None = None
+    safety: SafetyConfig = SafetyConfig()
+    safety_file: SafetyFile | None = None
+    answers_per_held_out: int = 1
 
 
 class TrainerSettings(BaseSettings):
     """What the trainer needs to know.
 
-    `min_new_preferences` counts labels that count (latest revisions, not retracted) beyond those of the last cycle.
+    `min_new_preferences` counts labels that count (latest revisions, not retracted) beyond those of the last cycle, as
+    their effective number: one person among many counts no more than the training lets them.
     After `max_cycles` cycles that ended in order no more is begun, while scoring goes on; 0 is endless.
     `threads` 0 leaves it to torch. A port of 0 means off.
     """
@@ -273,12 +292,42 @@ class TrainerSettings(BaseSettings):
     min_labels: Count = 20
     max_labels: Count = 3000
     max_held_out_prompts: Count = 64
+    answers_per_held_out: Count | None = None
+    """Answers of each version to a held-out prompt, for the judge; None: one, and four of a toy, whose answers cost
+    nothing."""
     max_cycle_seconds: Seconds = 3600.0
     max_cycle_tokens: Count = 20_000_000
     safety_data: Path | None = None
     """A file of answers labelled safe or unsafe (JSONL or .jsonl.gz: prompt, completion, unsafe), for the safety head
     beside what users flag."""
     max_safety_examples: Count = 2000
+    max_cycle_cost: Above | None = None
+    """What one cycle may cost, by the price below."""
+    max_month_seconds: Above | None = None
+    """What all cycles of a calendar month (UTC) may take together; once it is used up none begins before the next."""
+    max_month_tokens: Count | None = None
+    max_month_cost: Above | None = None
+    price_per_hour: Above | None = None
+    """What an hour of the machine costs; with it, cycles tell what they cost in money."""
+    currency: Annotated[str, Field(min_length=1, max_length=8)] = "USD"
+    schedule: Annotated[str, AfterValidator(check_schedule)] | None = None
+    """Cron schedule (five fields, UTC) at which a cycle begins if any label is new."""
+    cycle_every: Above | None = None
+    """Hours after which a cycle begins if any label is new, however few."""
+    cycle_apart: Annotated[float, Field(ge=0)] = 0.0
+    """Hours that lie at least between the beginnings of two cycles that were not begun by hand."""
+    drift_alerts: str = "drift"
+    """An open alert whose name begins so (in any case) begins a cycle if any label is new; empty for none."""
+    approval: Literal["none", "required"] = "none"
+    """`required`: a version that passed its gates waits for `thumbwheel cycles approve` before anyone hears of it."""
+    approval_days: Above = 7.0
+    """After so many days without an answer it is rejected."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """The training keeps its state after an iteration, at most once in so many seconds; there a killed one goes on."""
+    max_tries: Count = 3
+    """Processes that may die of one cycle before it is given up."""
+    signing_key_file: Path | None = None
+    """Key (`thumbwheel cycles make-key`) by which versions are signed, and checked before they are used."""
     score_responses: Annotated[int, Field(ge=0)] = 64
     score_batch: Count = 16
     method: Literal["ppo"] | Method = "ppo"
@@ -359,6 +408,34 @@ class TrainerSettings(BaseSettings):
             thumbs_ceiling=self.thumbs_ceiling,
         )
 
+    def budget(self) -> Budget:
+        """What one cycle may use."""
+        return Budget(
+            max_seconds=self.max_cycle_seconds,
+            max_tokens=self.max_cycle_tokens,
+            max_cost=self.max_cycle_cost,
+            price_per_hour=self.price_per_hour,
+        )
+
+    def month_limits(self) -> MonthLimits:
+        """What all cycles of a month may use together."""
+        return MonthLimits(self.max_month_seconds, self.max_month_tokens, self.max_month_cost, self.price_per_hour)
+
+    def rules(self) -> Rules:
+        """When cycles begin by themselves."""
+        return Rules(
+            min_new=self.min_new_preferences,
+            schedule=self.schedule,
+            every=None if self.cycle_every is None else timedelta(hours=self.cycle_every),
+            apart=timedelta(hours=self.cycle_apart),
+        )
+
+    @model_validator(mode="after")
+    def _prices_are_known(self) -> Self:
+        self.budget()  # both raise where a limit of cost has no price
+        self.month_limits()
+        return self
+
     def cycle_config(
         self,
         *,
@@ -368,6 +445,7 @@ class TrainerSettings(BaseSettings):
         threads: int,
         seed: int,
         extra_reward: ExtraRewardInfo | None = None,
+        safety_file: SafetyFile | None = None,
     ) -> CycleConfig:
         """The configuration of one cycle on a base model of this size, with what "auto" came to."""
         return CycleConfig(
@@ -379,10 +457,12 @@ class TrainerSettings(BaseSettings):
             gates=self.gates.change(GateThresholds()),
             probes=self.gates.probing(n_parameters=n_parameters, device=device),
             limits=self.limits,
-            budget=Budget(max_seconds=self.max_cycle_seconds, max_tokens=self.max_cycle_tokens),
+            budget=self.budget(),
             dtype=dtype,
             device=device,
             threads=threads,
+            safety_file=safety_file,
+            answers_per_held_out=self.answers_per_held_out or (1 if n_parameters > SMALL_MODEL else 4),
             method=self.method,
             direct=self.direct.change(DirectConfig.for_size(n_parameters)),
             extra_reward=extra_reward,

@@ -6,6 +6,7 @@ import typer
 
 from infra.cli import (
     access,
+    cycles,
     demo,
     dlq,
     doctor,
@@ -60,6 +61,7 @@ app.command(
     rich_help_panel="Follow the data",
     epilog="Examples: thumbwheel erase --user user-7 --dry-run | thumbwheel erase --user user-7 --truncate-log",
 )(erase.erase)
+app.add_typer(cycles.app, name="cycles", rich_help_panel="Look after it")
 app.add_typer(versions.app, name="versions", rich_help_panel="Look after it")
 app.add_typer(access.app, name="keys", rich_help_panel="Look after it")
 app.add_typer(topics.app, name="topics", rich_help_panel="Look after it")

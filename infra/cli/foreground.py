@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from infra.cli.options import Place
 
@@ -36,6 +37,32 @@ def run_readably(place: Place, command: tuple[str, ...], *, model: str | None, s
         for line in child.stderr:
             err().print(readable(line), markup=False)
     return child.returncode
+
+
+def run_with_bar(place: Place, program: str, *arguments: str, model: str | None) -> tuple[int, dict[str, Any] | None]:
+    """Run a program of the trainer with a bar by stage: its exit code, and the JSON object that it printed.
+
+    Ctrl-C reaches it directly and it ends in order; errors and warnings of its log are shown as lines.
+    """
+    from infra.cli.stage_bar import StageBar
+    from infra.cli.terminal import err
+    from infra.local.tether import tethered
+
+    command = [sys.executable, "-P", "-m", "trainer", program, *arguments]
+    environment = environment_of(place, model=model, settings={})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with (
+        undisturbed(),
+        StageBar(err()) as bar,
+        subprocess.Popen(tethered(command), env=environment, **pipes) as child,
+    ):
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        assert child.stderr is not None and child.stdout is not None
+        for line in child.stderr:
+            bar.heard(line)
+        printed = child.stdout.read()  # one line at the end: no pipe fills up meanwhile
+    told = printed.strip().splitlines()[-1:]
+    return child.returncode, json.loads(told[0]) if told else None
 
 
 def readable(line: str) -> str:

@@ -8,7 +8,7 @@ from infra.demo.state import CycleView, VersionView
 from schemas.cycles import Cycle, CycleStatus, Stage
 from schemas.versions import Board, ModelVersion
 
-ENDED_IN_ORDER = frozenset({CycleStatus.FINISHED, CycleStatus.REFUSED})
+ENDED_IN_ORDER = frozenset({CycleStatus.FINISHED, CycleStatus.REFUSED, CycleStatus.AWAITING_APPROVAL})
 
 
 @dataclass(frozen=True)

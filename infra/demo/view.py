@@ -21,7 +21,12 @@ STAGES = {
     Stage.REGISTER: "register",
     Stage.SCORE: "score",
 }
-ENDED = {CycleStatus.FINISHED: "finished", CycleStatus.REFUSED: "did not pass its gates", CycleStatus.FAILED: "failed"}
+ENDED = {
+    CycleStatus.FINISHED: "finished",
+    CycleStatus.REFUSED: "did not pass its gates",
+    CycleStatus.FAILED: "failed",
+    CycleStatus.AWAITING_APPROVAL: "waits for an approval",
+}
 UP, DOWN, DIM, LIVE = "green", "red", "bright_black", "bold cyan"
 
 

@@ -10,6 +10,7 @@ from schemas.cycles import Cycle
 from schemas.envelope import Event, type_name
 from schemas.messages import Payload
 from schemas.versions import Board, ModelVersion
+from trainer.adapters.events import OpenAlert
 
 Heard = Callable[[Cycle], None]
 _PAYLOADS = {type_name(payload): payload for payload in (Cycle, ModelVersion)}
@@ -39,6 +40,9 @@ class RecordedEvents:
 
     def board(self) -> Board:
         return Board().fold((e.data, e.time) for e in self._events if isinstance(e.data, ModelVersion))
+
+    def open_alerts(self) -> tuple[OpenAlert, ...]:
+        return ()
 
     def published(self) -> tuple[Event[Payload], ...]:
         """Every event that was acknowledged, in order."""

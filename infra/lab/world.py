@@ -123,11 +123,13 @@ class World:
         return ended[number - 1] if number <= len(ended) else None
 
     def _update(self) -> Outcome:
-        check(self._stop)
-        outcome = self._runner.run(self._stop)
-        if not outcome.conclusive:
-            raise Interrupted("stopped in the middle of a cycle")
-        return outcome
+        while True:  # what fails for a reason outside of it is tried again, until the trainer gives it up
+            check(self._stop)
+            outcome = self._runner.run(self._stop)
+            if outcome.stopped:
+                raise Interrupted("stopped in the middle of a cycle")
+            if outcome.conclusive:
+                return outcome
 
     def _serve(self) -> None:
         """What the rollout controller would do, by its own rules, at once."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 from pathlib import Path
 from typing import IO
 
@@ -63,6 +64,11 @@ def lock_folder(data: Path) -> IO[str]:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def is_running(pid: int, host: str) -> bool | None:
+    """Whether a process of this machine lives; None for one of another machine, of which nothing is known here."""
+    return _lives(pid) if host in ("", socket.gethostname()) else None
 
 
 def _path(data: Path) -> Path:

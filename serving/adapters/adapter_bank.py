@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from schemas import signatures
 from schemas.errors import CorruptAdapter, ModelError
 from schemas.versions import BASE_VERSION, ModelVersion
 from serving.core.batching import evictable
@@ -24,6 +25,7 @@ from serving.core.errors import VersionNotLoaded
 
 logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class AdapterFiles:
     weights: dict[str, Tensor]
 
 
-def read_adapter(event: ModelVersion, registry: Path) -> AdapterFiles:
-    """Read and check a version's adapter; raises `CorruptAdapter` or `ModelError`."""
+def read_adapter(event: ModelVersion, registry: Path, key: bytes | None = None) -> AdapterFiles:
+    """Read and check a version's adapter, with a key its signature too; raises `CorruptAdapter` or `ModelError`."""
     if event.adapter_path is None or event.adapter_sha256 is None:
         raise ModelError(f"version {event.version} was registered without an adapter; register it again with one")
     folder = registry / event.adapter_path  # an absolute path replaces the registry
@@ -48,6 +50,10 @@ def read_adapter(event: ModelVersion, registry: Path) -> AdapterFiles:
                 f"the adapter of version {event.version} in {folder} has the SHA-256 {digest[:12]}..., registered was"
                 f" {event.adapter_sha256[:12]}...; copy it again from where it was trained, or roll back"
             )
+        if key is not None:
+            held = {WEIGHTS_FILE: blob}
+            signed = (WEIGHTS_FILE, CONFIG_FILE)
+            signatures.check(event.version, key, signed, lambda name: held.get(name) or (folder / name).read_bytes())
         # The very bytes that were hashed are parsed: the file can't change in between.
         return AdapterFiles(event.version, PeftConfig.from_pretrained(str(folder)), load(blob))
     except (OSError, ValueError, SafetensorError, TypeError, KeyError) as error:

@@ -58,9 +58,17 @@ class _Group:
 class LocalEngine:
     """Answers from a base model and the adapters of its versions. See `serving.core.generation.Engine`."""
 
-    def __init__(self, base: BaseModel, *, registry: Path, limits: EngineLimits, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        registry: Path,
+        limits: EngineLimits,
+        metrics: GatewayMetrics,
+        signing_key: bytes | None = None,
+    ) -> None:
         self._base = base
-        self._registry = registry
+        self._registry, self._signing_key = registry, signing_key
         self._limits = limits
         self._metrics = metrics
         self._bank = AdapterBank(base.model, dtype=base.dtype, device=base.device)
@@ -104,7 +112,7 @@ class LocalEngine:
         """
         if event.version in self._loaded:
             return
-        files = read_adapter(event, self._registry)
+        files = read_adapter(event, self._registry, self._signing_key)
         done: Future[None] = Future()
         with self._wake:
             if self._stopping:

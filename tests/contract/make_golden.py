@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.audit import Audit
 from schemas.consent import Purpose
-from schemas.cycles import Cost, Cycle, CycleStatus, Stage
+from schemas.cycles import Cost, Cycle, CycleStatus, Stage, Trigger
 from schemas.envelope import encode, new_event, type_name
 from schemas.feedback import Feedback, FeedbackKind
 from schemas.health import Alert, Sli
@@ -93,6 +93,11 @@ LATER_REVISIONS: tuple[tuple[int, Payload], ...] = (
             cases=40, remedy="labels that prefer answers without it",
         ),),
         actor="trainer", reason="flattery: half of the answers",
+    )),
+    (3, Audit(actor="cli:ada", action="version_approval", target="v1", detail="read fifty answers")),
+    (2, Cycle(
+        cycle_id="c20261121T103000-1a2b", status=CycleStatus.AWAITING_APPROVAL, version="v1", trigger=Trigger.SCHEDULE,
+        cost=Cost(seconds=12.5, money=0.01, currency="EUR", cpu_seconds=12.0, device_peak_bytes=1 << 30),
     )),
     (2, LabelTask(
         task_id="task-2", left=LEFT, right=RIGHT, reason="random", uncertainty=0.5, selection_probability=0.25,

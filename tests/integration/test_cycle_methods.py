@@ -42,9 +42,9 @@ def test_a_cycle_by_another_method_passes_the_same_gates_and_can_be_made_again(
     registry = Registry(settings.registry)
     record = registry.record("v1")
     assert record.config.method == method and record.metrics["ppo_steps"] == outcome.metrics["ppo_steps"] > 0
-    assert [g.name for g in record.gates] == ["finite", "reward_model", "judge", "win_rate", "kl", "length"]
+    assert {"finite", "changed", "reward_model", "judge", "win_rate", "kl", "length"} <= {g.name for g in record.gates}
     card = (registry.folder("v1") / "README.md").read_text()
-    assert f"trained by {method.upper()}" in card and f"tags: [thumbwheel, {method}, lora]" in card
+    assert f"Trained by {method.upper()}" in card and f"tags: [thumbwheel, {method}, lora]" in card
     learned = {e.id for e in registry.evidence("v1") or [] if e.set == "train" and e.kind != "prompt"}
     assert len(learned) == record.labels["train"]
     lines = (settings.cycles / outcome.cycle_id / "metrics.jsonl").read_text().splitlines()

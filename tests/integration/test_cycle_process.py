@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from infra.cli.app import app
 from schemas.connection import KafkaConnection
 from schemas.cycles import Cost, Cycle, CycleStatus
 from schemas.envelope import new_event
@@ -118,6 +120,24 @@ def test_sigterm_stops_the_service_in_the_middle_of_a_cycle_with_exit_code_0(
     assert process.returncode == 0, logs
     (outcome,) = lake.outcomes(settings.data)
     assert (outcome["status"], outcome["reason"], outcome["announced"]) == ("failed", "stopped", True)
+
+
+def test_a_cycle_by_hand_and_its_repetition_from_the_command_line(
+    tmp_path: Path, base: Path, fresh_broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = lake.settings(lake.fill(tmp_path / "data"), base)
+    for name, value in environment(settings, fresh_broker).items():
+        monkeypatch.setenv(name, value)
+
+    def call(*arguments: str) -> Any:
+        done = CliRunner().invoke(app, ["cycles", *arguments, "--data", str(settings.data), "--model", str(base)])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    made = call("run", "--json")
+    assert (made["status"], made["version"], made["trigger"]) == ("finished", "v1", "hand")
+    again = call("reproduce", made["cycle_id"], "--json")
+    assert again["same"] and again["recorded"] == again["today"] and again["differences"] == []
 
 
 def test_a_log_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:

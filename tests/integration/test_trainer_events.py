@@ -1,6 +1,8 @@
 """The trainer's log: the one in memory keeps the promises of the real one."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
 
 import pytest
 
@@ -8,6 +10,7 @@ from infra.local.ports import free_port
 from schemas.connection import KafkaConnection
 from schemas.envelope import new_event
 from schemas.errors import BrokerUnavailable
+from schemas.health import Alert
 from schemas.versions import ModelVersion, VersionState
 from trainer.adapters.events import Events, KafkaEvents, MemoryEvents
 
@@ -49,6 +52,25 @@ def test_the_board_holds_what_was_published_in_order(events: Events) -> None:
     assert board.state("v1") is VersionState.LIVE
     live = board.live()
     assert live is not None and live.version == "v1"
+
+
+def test_an_alert_is_open_since_it_was_raised_first_and_until_it_is_resolved(events: Events) -> None:
+    def tell(fingerprint: str, state: Literal["raised", "resolved"], minute: int) -> None:
+        data = Alert(fingerprint=fingerprint, state=state, name="drift-topics", severity="ticket", summary="they move")
+        at = datetime(2026, 11, 21, 12, minute, tzinfo=UTC)
+        events.publish(new_event(data, source="test", id=f"{fingerprint}-{minute}", time=at))
+
+    assert events.open_alerts() == ()
+    for fingerprint, state, minute in (
+        ("a", "raised", 1),
+        ("b", "raised", 2),
+        ("a", "raised", 3),
+        ("b", "resolved", 4),
+    ):
+        tell(fingerprint, state, minute)
+    assert [(o.alert.fingerprint, o.since.minute) for o in events.open_alerts()] == [("a", 1)]
+    tell("b", "raised", 5)
+    assert [(o.alert.fingerprint, o.since.minute) for o in events.open_alerts()] == [("a", 1), ("b", 5)]
 
 
 def test_an_event_published_twice_changes_the_board_once(events: Events) -> None:

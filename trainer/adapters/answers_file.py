@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.errors import SettingsError
+from trainer.adapters.files import sha256_of
 from trainer.adapters.lake import Answer
 from trainer.core.dataset import Turn
 from trainer.core.safety_examples import SafetyExample
+from trainer.settings import SafetyFile, TrainerSettings
 
 SAFETY_VARIABLE = "THUMBWHEEL_SAFETY_DATA"
 
@@ -96,3 +98,25 @@ def _prompt(value: Any, where: str) -> tuple[Turn, ...]:
 def _turn(part: dict[str, Any]) -> Turn | None:
     role, content = part.get("role"), part.get("content")
     return (role, content) if isinstance(role, str) and isinstance(content, str) else None
+
+
+def load_safety_file(settings: TrainerSettings) -> tuple[SafetyFile | None, list[SafetyExample]]:
+    """The file that the settings name, as a record tells of it, and its examples; raises `SettingsError`."""
+    path, limit = settings.safety_data, settings.max_safety_examples
+    if path is None:
+        return None, []
+    examples = read_safety_file(path, limit=limit)
+    return SafetyFile(path=str(path), sha256=sha256_of(path), limit=limit), examples
+
+
+def same_safety_file(settings: TrainerSettings, file: SafetyFile | None) -> list[SafetyExample]:
+    """The examples that a record tells of, from where the settings or the record say; raises `SettingsError`."""
+    if file is None:
+        return []
+    path = settings.safety_data or Path(file.path)
+    if not path.is_file() or sha256_of(path) != file.sha256:
+        raise SettingsError(
+            f"the version was trained with a file of labelled answers whose SHA-256 begins with {file.sha256[:12]}, "
+            f"and {path} is not that: name it in THUMBWHEEL_SAFETY_DATA"
+        )
+    return read_safety_file(path, limit=file.limit)

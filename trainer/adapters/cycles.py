@@ -1,10 +1,14 @@
 """The cycles' folder: who may run one, what each did, and how it ended.
 
 <cycles>/lease                      locked while a cycle runs; says who holds it
+<cycles>/held                       why a cycle that is due does not begin, while that is so
 <cycles>/<cycle id>/cycle.json      written first: when it began, from what
                     config.json     the configuration
                     metrics.jsonl   one line a PPO iteration
                     reward_report.json
+                    pins.json           the tables' files that it reads
+                    labels.parquet      ids of the labels that counted: what comes later is new
+                    state/              what is finished, while it runs (see trainer/adapters/checkpoints.py)
                     outcome.json    written last: how it ended; a cycle without it was cut off
 """
 
@@ -23,14 +27,18 @@ from pydantic import BaseModel
 from schemas.cycles import CycleStatus
 from schemas.errors import LeaseHeld
 from trainer.adapters.files import write_whole
-from trainer.records import CycleStart, Outcome
+from trainer.journal import CycleStart, Outcome
 
 
 class Lease:
-    """One update cycle at a time on a data folder: a lock of the operating system, gone with its process."""
+    """One update cycle at a time on a data folder: a lock of the operating system, gone with its process.
 
-    def __init__(self, cycles: Path) -> None:
-        self._file = cycles / "lease"
+    What the file says is for people only. A dead holder's text may stay in it: nobody has to remove the file, and no
+    clock or id of a process decides. On a network file system the lock is as good as that system's `flock`.
+    """
+
+    def __init__(self, folder: Path, name: str = "lease") -> None:
+        self._file = folder / name
         self._handle: int | None = None
 
     def __enter__(self) -> Self:
@@ -70,9 +78,27 @@ class CycleFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, start: CycleStart) -> None:
+    def begin(self, start: CycleStart, pins: str) -> None:
+        """The files that it reads, then that it has begun."""
         self.path.mkdir(parents=True)
+        write_whole(self.pins, pins)
+        self.again(start)
+
+    def again(self, start: CycleStart) -> None:
+        """The same with one more try."""
         self._write("cycle.json", start)
+
+    @property
+    def pins(self) -> Path:
+        return self.path / "pins.json"
+
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels.parquet"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
 
     def config(self, config: BaseModel) -> None:
         self._write("config.json", config)
@@ -81,6 +107,18 @@ class CycleFolder:
         """One more line of metrics."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(dict(figures)) + "\n")
+
+    def keep_steps(self, n: int) -> None:
+        """Leave the first `n` lines of metrics: what comes after the point that a cycle resumes at is done again."""
+        file = self.path / "metrics.jsonl"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)[:n]
+            write_whole(file, "".join(lines))
+
+    def read_config(self) -> str | None:
+        """`config.json` as it was written, or None where the cycle did not come so far."""
+        file = self.path / "config.json"
+        return file.read_text(encoding="utf-8") if file.is_file() else None
 
     def reward_report(self, report: Mapping[str, object]) -> None:
         write_whole(self.path / "reward_report.json", json.dumps(dict(report), indent=2) + "\n")
@@ -140,6 +178,40 @@ class Cycles:
         """
         outcomes = [o for o in self.outcomes() if o.conclusive]
         return max(outcomes, key=lambda o: o.ended_at).labels if outcomes else 0
+
+    def hold(self, reason: str) -> None:
+        """Say why a cycle that is due does not begin; an empty reason takes that back."""
+        file = self.root / "held"
+        if reason:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_whole(file, reason + "\n")
+        else:
+            file.unlink(missing_ok=True)
+
+    def held(self) -> str:
+        """Why a cycle that is due does not begin, or nothing."""
+        file = self.root / "held"
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+
+    def last_conclusive(self) -> Outcome | None:
+        """The end of the last cycle that looked at its labels; None before the first."""
+        return max((o for o in self.outcomes() if o.conclusive), key=lambda o: o.ended_at, default=None)
+
+    def failures(self) -> list[Outcome]:
+        """The cycles, newest first, that failed in a row for a reason outside of them since one did not."""
+        found: list[Outcome] = []
+        for outcome in sorted(self.outcomes(), key=lambda o: o.ended_at, reverse=True):
+            if outcome.stopped:
+                continue
+            if outcome.status is not CycleStatus.FAILED or outcome.conclusive:
+                break
+            found.append(outcome)
+        return found
+
+    def began(self) -> datetime | None:
+        """When the last cycle began."""
+        starts = [start for start in (self.folder(i).start() for i in self.ids()[-1:]) if start is not None]
+        return starts[0].started_at if starts else None
 
     def count(self, statuses: Collection[CycleStatus]) -> int:
         """How many cycles ended so."""

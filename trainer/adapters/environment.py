@@ -2,13 +2,14 @@
 
 import os
 import platform
+import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from trainer.adapters.files import sha256_of
-from trainer.records import BaseModelInfo, Environment
+from trainer.journal import BaseModelInfo, Environment
 
 
 def environment() -> Environment:
@@ -25,6 +26,16 @@ def environment() -> Environment:
 
 def process_id() -> int:
     return os.getpid()
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def device_peak_bytes(device: str) -> int:
+    """The most memory that torch has held on a GPU since this process began; 0 on the CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.startswith("cuda") else 0
 
 
 def threads() -> int:

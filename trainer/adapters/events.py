@@ -6,9 +6,11 @@ cycle without a broker (both run through the same tests).
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from operator import methodcaller
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -16,12 +18,35 @@ from schemas import topics
 from schemas.connection import KafkaConnection
 from schemas.envelope import MAX_VALUE_BYTES, Event, decode, encode, type_name
 from schemas.errors import BrokerUnavailable, InvalidEvent
+from schemas.health import Alert
 from schemas.messages import Payload
 from schemas.versions import Board, ModelVersion
 
 logger = logging.getLogger(__name__)
 
 SOURCE = "thumbwheel/trainer"
+
+P = TypeVar("P", bound=Payload)
+
+
+@dataclass(frozen=True)
+class OpenAlert:
+    """An alert, and since when it is raised."""
+
+    alert: Alert
+    since: datetime
+
+
+def still_open(told: Iterable[Event[Alert]]) -> tuple[OpenAlert, ...]:
+    """Of all alerts in the log's order those that were raised last, each since its first time after it was resolved."""
+    known: dict[str, OpenAlert] = {}
+    for event in told:
+        name = event.data.fingerprint
+        if event.data.state == "resolved":
+            known.pop(name, None)
+        else:
+            known.setdefault(name, OpenAlert(event.data, event.time))
+    return tuple(known.values())
 
 
 class Events(Protocol):
@@ -37,6 +62,10 @@ class Events(Protocol):
 
     def board(self) -> Board:
         """All that is known of versions now; raises `BrokerUnavailable`."""
+        ...
+
+    def open_alerts(self) -> tuple[OpenAlert, ...]:
+        """The alerts that are raised and not resolved; raises `BrokerUnavailable`."""
         ...
 
     def close(self) -> None: ...
@@ -63,6 +92,9 @@ class MemoryEvents:
         if self.down:
             raise BrokerUnavailable("the log in memory was told to be down")
         return Board().fold((e.data, e.time) for e in self.events if isinstance(e.data, ModelVersion))
+
+    def open_alerts(self) -> tuple[OpenAlert, ...]:
+        return still_open(cast("Event[Alert]", e) for e in self.events if isinstance(e.data, Alert))
 
     def close(self) -> None:
         return
@@ -117,6 +149,14 @@ class KafkaEvents:
             raise self._unavailable(f"{topic} takes nothing: {error}") from error
 
     def board(self) -> Board:
+        told = self._read(topics.MODEL_VERSIONS, ModelVersion)
+        return Board().fold((event.data, event.time) for event in told)
+
+    def open_alerts(self) -> tuple[OpenAlert, ...]:
+        return still_open(self._read(topics.ALERTS, Alert))
+
+    def _read(self, topic: topics.Topic, payload: type[P]) -> list[Event[P]]:
+        """All events of a topic of one partition, in order; raises `BrokerUnavailable`."""
         consumer = Consumer(
             self._kafka.client_config()
             | {
@@ -130,29 +170,29 @@ class KafkaEvents:
             logger=logging.getLogger(f"{__name__}.librdkafka"),
         )
         try:
-            return self._fold(consumer)
+            return self._to_the_end(consumer, topic.name, payload)
         except KafkaException as error:
-            raise self._unavailable(f"the versions can't be read: {error}") from error
+            raise self._unavailable(f"the {payload.schema_name} can't be read: {error}") from error
         finally:
             consumer.close()
 
-    def _fold(self, consumer: Consumer) -> Board:
-        """Read the one partition of the version topic from its beginning to its end as of now."""
-        place = TopicPartition(topics.MODEL_VERSIONS.name, 0, OFFSET_BEGINNING)
+    def _to_the_end(self, consumer: Consumer, topic: str, payload: type[P]) -> list[Event[P]]:
+        """Read the one partition of a topic from its beginning to its end as of now."""
+        place = TopicPartition(topic, 0, OFFSET_BEGINNING)
         consumer.get_watermark_offsets(place, timeout=self._timeout)  # a broker that is away is found out here
         consumer.assign([place])
-        board = Board()
+        found: list[Event[P]] = []
         deadline = time.monotonic() + self._timeout
         while time.monotonic() < deadline:
             for message in consumer.consume(500, timeout=0.2):
                 error = message.error()
                 if error is None:
-                    board = _apply(board, message)
+                    found += _decoded(message, payload)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    return board
+                    return found
                 elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise KafkaException(error)
-        raise self._unavailable(f"the versions were not read to their end in {self._timeout:.0f} s")
+        raise self._unavailable(f"the {payload.schema_name} were not read to their end in {self._timeout:.0f} s")
 
     def close(self) -> None:
         self._producer.flush(min(5.0, self._timeout))
@@ -164,15 +204,16 @@ class KafkaEvents:
         )
 
 
-def _apply(board: Board, message: Message) -> Board:
+def _decoded(message: Message, payload: type[P]) -> list[Event[P]]:
+    """The message's event; none for a tombstone (a compacted topic's way of forgetting) and for a bad one."""
     if message.value() is None:
-        return board  # a tombstone: a compacted topic's way of forgetting
+        return []
     try:
-        event = decode(ModelVersion, message.value(), _headers(message))
+        return [decode(payload, message.value(), _headers(message))]
     except InvalidEvent as error:
-        logger.warning("passed over a bad version event", extra={"offset": message.offset(), "error": str(error)})
-        return board
-    return board.apply(event.data, event.time)
+        where = {"topic": message.topic(), "offset": message.offset(), "error": str(error)}
+        logger.warning("passed over a bad event", extra=where)
+        return []
 
 
 _raw_headers: Callable[[Message], list[tuple[str, str | bytes | None]] | None] = methodcaller("headers")

@@ -8,12 +8,21 @@ from pathlib import Path
 
 def write_whole(file: Path, text: str) -> None:
     """Replace `file` by `text` in one step, on disk when this returns."""
+    write_bytes_whole(file, text.encode())
+
+
+def write_bytes_whole(file: Path, content: bytes) -> None:
+    """Replace `file` by `content` in one step, on disk when this returns; where that fails, nothing has changed."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(file)
+    try:
+        with temporary.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(file.parent)
 
 

@@ -27,7 +27,7 @@ from schemas.storage import LakeRoot
 from schemas.tables import ScoreRow, Table, annotator_id
 from trainer.adapters.pins import PINNED, Pin, PinLists, Pins, pin_of
 from trainer.core.dataset import PairRow, RatingRow, Turn, trusted
-from trainer.core.safety_examples import FlagRow
+from trainer.core.safety_examples import FlagRow, SafetyExample, from_flags
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class Pinned:
     prompts: Mapping[str, tuple[Turn, ...]]
     segments: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the newest answers, by response id."""
+    safety: tuple[SafetyExample, ...] = ()
+    """Answers that were flagged or not; a labelled file's come to them."""
 
     @property
     def labels(self) -> int:
@@ -105,6 +107,7 @@ class TrainerLake:
             *weighed,
             {row["prompt_id"]: _turns(row["prompt"]) for row in prompts.unique("prompt_id").iter_rows(named=True)},
             dict(prompts.select("response_id", "segment").iter_rows()),
+            tuple(from_flags(self.flagged(pins, newest_responses=newest_responses))),
         )
 
     def flagged(self, pins: Pins, *, newest_responses: int = 20_000) -> list[FlagRow]:
@@ -119,6 +122,20 @@ class TrainerLake:
             FlagRow(row["response_id"], _turns(row["prompt"]), row["completion"], row["flags"])
             for row in said.iter_rows(named=True)
         ]
+
+    def labels(self, pins: Pins) -> pl.DataFrame:
+        """Id, rater and weight (by trust too) of the labels that count at these versions. Raises `DataGone`."""
+        found = [
+            self._current(table, pin, (table.key, "weight", "source", "rater_id", "tenant")).rename({table.key: "id"})
+            for table, pin in ((tables.RATINGS, pins.ratings), (tables.PREFERENCES, pins.preferences))
+        ]
+        tenant = pl.when(pl.col("source") == PreferenceSource.LABEL).then(pl.lit("labeler:"))
+        tenant = tenant.otherwise((pl.col("tenant") + "/").fill_null(""))
+        rater = pl.coalesce(tenant + pl.col("rater_id"), pl.col("id")).alias("rater")
+        counted = pl.concat(found).filter(pl.col("weight") > 0).with_columns(rater)
+        trust = self._current(tables.ANNOTATORS, pins.annotators, ("rater_id", "weight"))
+        weighed = counted.join(trust.rename({"rater_id": "rater", "weight": "trust"}), on="rater", how="left")
+        return weighed.select("id", "rater", pl.col("weight") * pl.col("trust").fill_null(1.0))
 
     def count_labels(self, pins: Pins) -> int:
         """How many labels count at these versions. Reads narrow columns. Raises `DataGone`."""

@@ -5,7 +5,9 @@
                     record.json  README.md                    lineage and gates; model card
                     evidence.jsonl        each label and prompt that was used, by its id and without a text
                     pins.json             the tables' data files that were read, with their rows
+                    signature.json        of all of these, where a key is set
                     event.json                                its version event, until the log has it
+                    awaiting.json  approval.json              the event while a person has to approve; their answer
 
 A version is written to a hidden folder beside it, forced to disk and renamed. `event.json` is the outbox: it is removed
 once the log has acknowledged the event, so a crash in between announces the version at the next start, by the same id.
@@ -19,31 +21,40 @@ from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from schemas.envelope import Event
-from schemas.errors import CorruptAdapter, UnknownVersion
+from schemas.errors import CorruptAdapter, IllegalTransition, SettingsError, UnknownVersion
 from schemas.ids import content_id
 from schemas.versions import ModelVersion, VersionState
+from trainer.adapters.card import model_card
+from trainer.adapters.cycles import Lease
 from trainer.adapters.files import sha256_of, sync_folder, sync_tree, write_whole
 from trainer.adapters.pins import Pins
+from trainer.adapters.signing import Signer
 from trainer.core.evidence import Evidence
 from trainer.core.gates import refusal
-from trainer.records import Interval, VersionRecord, read_record
+from trainer.journal import Approval
+from trainer.records import VersionRecord, read_record
 
 ADAPTER_FILE = "adapter_model.safetensors"
 REWARD_FILE = "reward.safetensors"
+SAFETY_FILE = "safety.safetensors"
+"""Only where there were enough flags or labelled answers for a head."""
 JUDGE_FILE = "judge.safetensors"
 EVIDENCE_FILE = "evidence.jsonl"
 PINS_FILE = "pins.json"
 _EVENT_FILE = "event.json"
+_AWAITING_FILE = "awaiting.json"
+_APPROVAL_FILE = "approval.json"
 _NUMBERED = re.compile(r"^v([1-9][0-9]*)$")
 
 
 class Registry:
     """Versions below one folder. Writers hold the cycle lease, so that there is one at a time."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, signer: Signer | None = None) -> None:
+        self.root, self._signer = root, signer
 
     def versions(self) -> list[str]:
         """All versions that are there, in order of their numbers."""
@@ -74,8 +85,13 @@ class Registry:
             raise CorruptAdapter(f"the record of version {version} in {folder} can't be read: {error}") from error
 
     def verify(self, version: str) -> VersionRecord:
-        """The record, after comparing the adapter's bytes with it; raises `CorruptAdapter`."""
+        """The record, after comparing the adapter's bytes with it; with a key, all files with their signature.
+
+        Raises `CorruptAdapter`.
+        """
         record, folder = self.record(version), self.folder(version)
+        if self._signer is not None:
+            self._signer.check(version, folder)
         try:
             digest = sha256_of(folder / ADAPTER_FILE)
         except OSError as error:
@@ -131,27 +147,72 @@ class Registry:
         version: str,
         fill: Callable[[Path], VersionRecord],
         announce: Callable[[VersionRecord], Event[ModelVersion]],
+        *,
+        awaits: Callable[[VersionRecord], bool] = lambda record: False,
     ) -> tuple[VersionRecord, Event[ModelVersion]]:
         """Write a version: `fill` puts its files into a fresh folder and returns its record.
 
-        When this returns the version is on disk, with its event in the outbox.
+        When this returns the version is on disk, with its event in the outbox, or laid aside where it `awaits` a
+        person's approval. Where it can't be written (a full disk) nothing of it is left; raises `OSError`.
         """
         temporary = self.root / f".{version}.part"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        record = fill(temporary)
-        event = announce(record)
-        (temporary / "record.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (temporary / "README.md").write_text(model_card(record), encoding="utf-8")
-        (temporary / _EVENT_FILE).write_text(_dump(event), encoding="utf-8")
-        sync_tree(temporary)
-        temporary.rename(self.root / version)
+        try:
+            record = fill(temporary)
+            event = announce(record)
+            (temporary / "record.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            (temporary / "README.md").write_text(model_card(record), encoding="utf-8")
+            if self._signer is not None:
+                self._signer.sign(version, temporary)
+            outbox = temporary / (_AWAITING_FILE if awaits(record) else _EVENT_FILE)
+            outbox.write_text(_dump(event), encoding="utf-8")
+            sync_tree(temporary)
+            temporary.rename(self.root / version)
+        except SafetensorError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise OSError(f"version {version} could not be written: {error}") from error
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         sync_folder(self.root)
         return record, event
 
+    def sign(self, version: str) -> None:
+        """Sign a version that was made without a key, or with another; raises `SettingsError` without a key."""
+        if self._signer is None:
+            raise SettingsError("no signing key is set: name its file in THUMBWHEEL_SIGNING_KEY_FILE")
+        Registry(self.root).verify(version)
+        self._signer.sign(version, self.folder(version))
+
+    def awaiting(self) -> list[Event[ModelVersion]]:
+        """Events of versions that passed their gates and wait for a person, oldest first."""
+        return self._events(_AWAITING_FILE)
+
+    def approval(self, version: str) -> Approval | None:
+        """What was decided of a version, or None."""
+        file = self.folder(version) / _APPROVAL_FILE
+        return Approval.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def decide(self, version: str, approval: Approval) -> None:
+        """Keep what a person (or the time) decided: once. Raises `IllegalTransition` where it is decided already."""
+        with Lease(self.root, "approvals"):
+            if not (self.folder(version) / _AWAITING_FILE).is_file() or self.approval(version) is not None:
+                raise IllegalTransition(f"version {version} does not wait for an approval")
+            write_whole(self.folder(version) / _APPROVAL_FILE, approval.model_dump_json(indent=1) + "\n")
+
+    def release(self, event: Event[ModelVersion]) -> None:
+        """The event as it was decided goes into the outbox."""
+        folder = self.folder(event.data.version)
+        write_whole(folder / _EVENT_FILE, _dump(event))
+        (folder / _AWAITING_FILE).unlink(missing_ok=True)
+
     def pending(self) -> list[Event[ModelVersion]]:
         """Version events that the log has not acknowledged, oldest first."""
-        files = [self.root / version / _EVENT_FILE for version in self.versions()]
+        return self._events(_EVENT_FILE)
+
+    def _events(self, name: str) -> list[Event[ModelVersion]]:
+        files = [self.root / version / name for version in self.versions()]
         return [_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 
     def acknowledged(self, version: str) -> None:
@@ -181,53 +242,6 @@ def version_event(record: VersionRecord, *, source: str, id: str, time: datetime
         reason=refusal(record.gates),
     )
     return Event(id, source, time, data)
-
-
-def model_card(record: VersionRecord) -> str:
-    """A short card in Hugging Face's form."""
-    evaluation = record.evaluation
-    gates = "\n".join(f"| {g.name} | {'passed' if g.passed else 'failed'} | {g.detail} |" for g in record.gates)
-    remedies = "".join(f"\n- To change {g.name}: {g.remedy}." for g in record.gates if g.remedy)
-    verdict = "passed its gates" if record.passed else "rejected"
-    against_parent, against_base = _share(evaluation.win_rate_vs_parent), _share(evaluation.win_rate_vs_base)
-    sources = ", ".join(f"{t} at version {v}" for t, v in record.tables.items() if v is not None)
-    return f"""---
-base_model: {record.base_model.name}
-base_model_relation: adapter
-library_name: peft
-pipeline_tag: text-generation
-tags: [thumbwheel, {record.config.method}, lora]
----
-
-# {record.version} ({verdict})
-
-A LoRA adapter on {record.base_model.name}, made by update cycle {record.cycle_id} from {record.parent}
-on {record.created_at:%Y-%m-%d}, trained by {record.config.method.upper()}{_own_reward(record)}.
-
-- Data: {sources or "none"}; content hash `{record.content_hash[:16]}`.
-- Win rate by the judge on {evaluation.prompts} held-out prompts: {against_parent} against {record.parent},
-  {against_base} against the base.
-- KL to the base: {evaluation.kl:.2f} nats an answer.
-- Mean length: {evaluation.length:.1f} tokens (before: {evaluation.parent_length:.1f}).
-- Adapter SHA-256: `{record.adapter_sha256}`. Everything else is in `record.json`.
-
-| gate | verdict | measured |
-|---|---|---|
-{gates}
-{remedies}
-
-Limits: it learned from the ratings of this product's users, and was judged by a model of other users' ratings, on
-prompts of the same kind. Nothing is known of it elsewhere.
-"""
-
-
-def _own_reward(record: VersionRecord) -> str:
-    extra = record.config.extra_reward
-    return "" if extra is None else f" with the {extra.kind} {extra.name} in its reward"
-
-
-def _share(interval: Interval) -> str:
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _dump(event: Event[ModelVersion]) -> str:

@@ -32,7 +32,7 @@ from schemas.errors import NotEnoughData
 from trainer.core.losses import bradley_terry, selected_log_probs
 from trainer.core.models import LanguageModel, Policy
 from trainer.core.packing import Group, group_answers, micro_batches, pack
-from trainer.core.ppo import SMALL_MODEL
+from trainer.core.ppo_config import SMALL_MODEL
 from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import SamplingConfig, look, sample
 

@@ -4,13 +4,14 @@ Table versions are vacuumed one day; this is what still tells, years later, whic
 learned from, was checked on or was judged by.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from schemas.ids import content_id
 from trainer.core.dataset import Dataset, Labels, PairRow, Turn
+from trainer.core.safety_examples import SafetyExample
 
 Set = Literal["train", "held_out", "judge", "judge_only"]
 
@@ -20,7 +21,8 @@ class Evidence(BaseModel):
 
     `set` says for what it was used. A `prompt` is one that the policy was trained on (`train`) or evaluated on
     (`held_out`); labels are those of the reward model (`train`, `held_out`), of the judge, and those that nothing
-    learns from (`judge_only`). With DPO and KTO the policy learned from the labels in `train` themselves. `id` is the
+    learns from (`judge_only`). A `flag` is an answer that the safety head learned from, flagged or not.
+    With DPO and KTO the policy learned from the labels in `train` themselves. `id` is the
     prompt's, the pair's or the rating's. `rater` is the hash of a rater's id (see `rater_hash`): whoever knows the id
     finds what they taught, and the file names nobody.
     """
@@ -28,7 +30,7 @@ class Evidence(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     set: Set
-    kind: Literal["pair", "rating", "prompt"]
+    kind: Literal["pair", "rating", "prompt", "flag"]
     id: str
     prompt_id: str
     weight: float = 1.0
@@ -42,8 +44,8 @@ def rater_hash(rater_id: str) -> str:
     return content_id("rater", rater_id)
 
 
-def evidence(dataset: Dataset) -> Iterator[Evidence]:
-    """All that a data set holds, set by set, in the data set's own order."""
+def evidence(dataset: Dataset, safety: Iterable[SafetyExample] = ()) -> Iterator[Evidence]:
+    """All that a data set holds, set by set, in the data set's own order; then what the safety head learned from."""
     parts: tuple[tuple[Set, Labels], ...] = (
         ("train", dataset.train),
         ("held_out", dataset.held_out),
@@ -56,6 +58,21 @@ def evidence(dataset: Dataset) -> Iterator[Evidence]:
         yield _prompt("train", turns)
     for turns in dataset.held_out_prompts:
         yield _prompt("held_out", turns)
+    for example in safety:
+        if example.response:
+            yield _flag(example)
+
+
+def _flag(example: SafetyExample) -> Evidence:
+    return Evidence(
+        set="train",
+        kind="flag",
+        id=example.response,
+        prompt_id=_prompt("train", example.prompt).id,
+        weight=example.weight,
+        source="flag" if example.unsafe else None,
+        response_ids=(example.response,),
+    )
 
 
 def _labels(name: Set, labels: Labels) -> Iterator[Evidence]:

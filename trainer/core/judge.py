@@ -9,7 +9,7 @@ that ten wins in ten, or ten ties, don't pass for certainty.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,17 @@ class Answers:
     """Log-probability of each answer under the version that gave it."""
     kl_N: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Log-ratio of each answer against the base; their mean is `kl`."""
+
+    def first(self, n: int) -> "Answers":
+        """The first `n` of them; the means stay those of all."""
+        return replace(
+            self,
+            texts=self.texts[:n],
+            features_NF=self.features_NF[:n],
+            ids=self.ids[:n],
+            log_prob_N=self.log_prob_N[:n],
+            kl_N=self.kl_N[:n],
+        )
 
 
 def win_rate(new_N: Sequence[float], old_N: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> WinRate:

@@ -35,6 +35,10 @@ class Parent:
         finally:
             self._put(trained)
 
+    def differs(self) -> bool:
+        """Whether the policy is another than its parent now."""
+        return any(not torch.equal(p, value) for p, value in zip(self._parameters, self._values, strict=True))
+
     @torch.no_grad()
     def _put(self, values: Sequence[Tensor]) -> None:
         for parameter, value in zip(self._parameters, values, strict=True):

@@ -23,6 +23,8 @@ class SafetyExample:
     completion: str
     unsafe: bool
     weight: float = 1.0
+    response: str = ""
+    """Id of the answer; empty for one of a file."""
 
     @property
     def key(self) -> tuple[tuple[Turn, ...], str]:
@@ -47,6 +49,6 @@ def from_flags(rows: Sequence[FlagRow]) -> list[SafetyExample]:
     others = [row for row in ordered if row.flags <= 0]
     safe = others[max(0, len(others) - SAFE_PER_UNSAFE * len(flagged)) :]
     return [
-        *(SafetyExample(r.prompt, r.completion, True, r.flags / (r.flags + 1)) for r in flagged),
-        *(SafetyExample(r.prompt, r.completion, False, UNFLAGGED_WEIGHT) for r in safe),
+        *(SafetyExample(r.prompt, r.completion, True, r.flags / (r.flags + 1), r.response_id) for r in flagged),
+        *(SafetyExample(r.prompt, r.completion, False, UNFLAGGED_WEIGHT, r.response_id) for r in safe),
     ]

@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.core.ppo import PPOConfig
+from trainer.core.ppo_config import PPOConfig
 from trainer.settings import TrainerSettings
 
 

@@ -64,12 +64,15 @@ class Candidate:
     probes: tuple[Paired, ...]
     figures: Mapping[str, float]
     seed: int = 0
+    changed: bool = True
+    """Whether its weights are others than the parent's."""
 
 
 def judge_candidate(candidate: Candidate, thresholds: GateThresholds) -> tuple[GateResult, ...]:
     """Every gate's verdict."""
     return (
         finite(candidate.figures),
+        changed(candidate.changed),
         accuracy("reward_model", candidate.reward_model, thresholds),
         calibration(candidate.calibration, thresholds),
         beyond_length(candidate.beyond_length, thresholds),
@@ -93,6 +96,17 @@ def refusal(gates: Sequence[GateResult]) -> str:
     """One line on why a version is refused and what would change it; empty where it is not."""
     failed = [gate for gate in gates if not gate.passed]
     return "; ".join(f"{g.name}: {g.detail}" + (f" (to change it: {g.remedy})" if g.remedy else "") for g in failed)
+
+
+def changed(differs: bool) -> GateResult:
+    """Training found something that the judge prefers to the version it began with."""
+    detail = (
+        "its weights are its own" if differs else "no state of the training was better than its parent by the judge"
+    )
+    remedy = None if differs else "more labels, from more people; or a larger THUMBWHEEL_PPO__KL_BUDGET"
+    return GateResult(
+        name="changed", passed=differs, value=float(differs), threshold=1.0, cases=1, detail=detail, remedy=remedy
+    )
 
 
 def finite(figures: Mapping[str, float]) -> GateResult:

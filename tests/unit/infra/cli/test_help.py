@@ -4,13 +4,15 @@ from typer.testing import CliRunner
 
 from infra.cli.app import app
 
-GROUPS = ("versions", "topics", "models", "tables", "dlq", "keys")
+GROUPS = ("versions", "topics", "models", "tables", "dlq", "keys", "cycles")
 COMMANDS = (
     "demo", "up", "label", "replay", "train", "doctor", "gateway", "rollout", "ingest", "refine", "agents", "trainer",
     "versions list", "versions show", "versions promote", "versions rollback", "topics create", "topics describe",
     "topics copy", "models prepare", "trace", "erase", "tables list", "tables history", "tables diff", "tables show",
     "tables upkeep", "tables export", "tables import", "tables rebuild", "dlq list", "dlq show", "dlq retry",
     "dlq drop", "keys create", "keys list", "keys revoke", "keys rotate", "lab", "score",
+    "cycles list", "cycles show", "cycles run", "cycles approve", "cycles decline", "cycles reproduce", "cycles export",
+    "cycles sign", "cycles make-key",
 )  # fmt: skip
 
 

@@ -46,7 +46,8 @@ def candidate(**changes: object) -> Candidate:
 def test_a_good_candidate_passes_every_gate_and_nothing_is_to_be_changed() -> None:
     gates = judge_candidate(candidate(), THRESHOLDS)
     assert [g.name for g in gates] == [
-        "finite", "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "kl", "kl_parent",
+        "finite", "changed",
+        "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "kl", "kl_parent",
         "length", "latency", "flattery",
     ]  # fmt: skip
     assert passed(gates) and refusal(gates) == "" and not any(g.remedy for g in gates)

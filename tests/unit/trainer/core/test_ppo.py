@@ -9,7 +9,8 @@ from tests.unit.trainer.core.language import policy
 from trainer.adapters.policies import LoraSettings, Policy
 from trainer.core.losses import leave_one_out
 from trainer.core.overseers import Demonstration, Overseers, imitation_loss
-from trainer.core.ppo import PPOConfig, PPOStep, improve
+from trainer.core.ppo import improve
+from trainer.core.ppo_config import PPOConfig, PPOStep
 from trainer.core.rollout import SamplingConfig, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4], [12, 13, 14, 15]]

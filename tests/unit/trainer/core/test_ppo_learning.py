@@ -10,7 +10,8 @@ from torch import Tensor
 from infra.simulate.prompts import as_messages, held_out
 from trainer.adapters.policies import LoraSettings, Policy, attach_policy, load_base
 from trainer.core.judge import sample_answers
-from trainer.core.ppo import PPOConfig, PPOReport, improve
+from trainer.core.ppo import improve
+from trainer.core.ppo_config import PPOConfig, PPOReport
 from trainer.core.rollout import SamplingConfig
 
 SAMPLING = SamplingConfig(max_new_tokens=12, temperature=0.8)
@@ -40,7 +41,7 @@ class Shaped:
 def train(model: Path, *, seed: int, beta: float) -> PPOReport:
     lm = load_base(str(model), dtype="float32", device="cpu")
     torch.manual_seed(seed)
-    policy = attach_policy(lm, LoraSettings.for_size(lm.n_parameters()))
+    policy = attach_policy(lm, LoraSettings(top_share=1.0))
     prompts = [lm.encode_prompt(as_messages(question)) for question in held_out()[:16]]
     config = PPOConfig(
         iterations=10,

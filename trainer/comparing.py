@@ -1,0 +1,131 @@
+"""Versions side by side: what base, parent and new one answer to the same prompts, and what the judge says of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainer.adapters.policies import Policy
+from trainer.adapters.rewards import ExtraReward
+from trainer.core import judge, reward
+from trainer.core.dataset import Dataset
+from trainer.core.judge import Answers, WinRate
+from trainer.core.reward import RewardEnsemble, RewardSignal
+from trainer.core.rewards import CombinedReward
+from trainer.features import Progress, encode_prompt
+from trainer.fitting import Fitted
+from trainer.methods import with_extra
+from trainer.records import Evaluation, Interval, Sample
+from trainer.settings import CycleConfig
+
+REFERENCE_PROMPTS = 32
+SAMPLE_BATCH = 16
+KEPT_SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Before:
+    """What parent and base answer to the held-out prompts before training, and the normalized reward signal."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    parent: Answers
+    base: Answers
+    signal: RewardSignal | CombinedReward
+    tokens: int
+
+
+def look_before(
+    policy: Policy,
+    dataset: Dataset,
+    fitted: Fitted,
+    config: CycleConfig,
+    *,
+    parent_is_base: bool,
+    progress: Progress,
+    extra: ExtraReward | None = None,
+) -> Before:
+    """Answers to compare with later, and the reward normalized on what the base answers to training prompts.
+
+    To each held-out prompt `config.answers_per_held_out`: all prompts once, then all again.
+    """
+    held = [encode_prompt(policy.lm, p, config.limits) for p in dataset.held_out_prompts]
+    train = [encode_prompt(policy.lm, p, config.limits) for p in dataset.train_prompts[:REFERENCE_PROMPTS]]
+    seed = config.seed + 1
+    every = held * config.answers_per_held_out
+    base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
+    parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
+    reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
+    alone = reward.signal(fitted.reward, reference.features_NF, config.reward)
+    signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
+    tokens = len(every) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
+    return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))
+
+
+def answers_to(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    config: CycleConfig,
+    *,
+    seed: int,
+    progress: Progress,
+    reference: bool = False,
+) -> Answers:
+    """One answer to each prompt, in parts so short that a request to stop is soon heard."""
+    parts: list[Answers] = []
+    sampling = config.ppo.sampling
+    for n, start in enumerate(range(0, len(prompts), SAMPLE_BATCH)):
+        part = prompts[start : start + SAMPLE_BATCH]
+        parts.append(judge.sample_answers(policy, part, sampling, seed=seed * 1000 + n, reference=reference))
+        progress((start + len(part)) / len(prompts))
+    weights = [len(part.texts) / len(prompts) for part in parts]
+    return Answers(
+        texts=tuple(text for part in parts for text in part.texts),
+        features_NF=torch.cat([part.features_NF for part in parts]),
+        kl=sum(w * part.kl for w, part in zip(weights, parts, strict=True)),
+        finished=sum(w * part.finished for w, part in zip(weights, parts, strict=True)),
+        tokens=sum(w * part.tokens for w, part in zip(weights, parts, strict=True)),
+        ids=tuple(answer for part in parts for answer in part.ids),
+        log_prob_N=torch.cat([part.log_prob_N for part in parts]),
+        kl_N=torch.cat([part.kl_N for part in parts]),
+    )
+
+
+def evaluate(
+    policy: Policy,
+    dataset: Dataset,
+    before: Before,
+    judging: RewardEnsemble,
+    config: CycleConfig,
+    *,
+    progress: Progress,
+) -> tuple[Evaluation, Answers]:
+    """The trained policy on the held-out prompts, and its answers; a prompt is judged by the mean of its answers."""
+    every = before.prompts * config.answers_per_held_out
+    after = answers_to(policy, every, config, seed=config.seed + 1, progress=progress)
+    scores = {
+        name: judging.score(answers.features_NF).mean(1).view(-1, len(before.prompts)).mean(0).tolist()
+        for name, answers in (("after", after), ("parent", before.parent), ("base", before.base))
+    }
+    samples = tuple(
+        Sample(prompt=prompt[-1][1], before=old, after=new, judge_before=old_score, judge_after=new_score)
+        for prompt, old, new, old_score, new_score in zip(
+            dataset.held_out_prompts, before.parent.texts, after.texts, scores["parent"], scores["after"], strict=False
+        )
+    )
+    evaluation = Evaluation(
+        prompts=len(before.prompts),
+        judged_by=dataset.judged_by,
+        win_rate_vs_parent=_interval(judge.win_rate(scores["after"], scores["parent"], seed=config.seed)),
+        win_rate_vs_base=_interval(judge.win_rate(scores["after"], scores["base"], seed=config.seed)),
+        kl=after.kl,
+        length=after.tokens,
+        parent_length=before.parent.tokens,
+        base_length=before.base.tokens,
+        finished=after.finished,
+        samples=samples[:KEPT_SAMPLES],
+    )
+    return evaluation, after
+
+
+def _interval(rate: WinRate) -> Interval:
+    return Interval(mean=rate.mean, low=rate.low, high=rate.high, n=rate.n)
