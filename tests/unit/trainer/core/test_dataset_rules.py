@@ -163,13 +163,13 @@ def test_pairs_that_all_rest_on_one_person_are_left_out_and_counted() -> None:
 
 def test_a_thousand_votes_of_one_user_move_the_score_by_no_more_than_their_bounded_share() -> None:
     # Forty people: answers with x = 1 are good. A clicker says the opposite a thousand times. Weighed, he is 2/41 of
-    # all, so of the targets 0.95 and 0.05 (smoothing 0.05) the mean is 0.95 - 0.9 * 2/41 = 0.9061, its logit 2.267.
-    # Unweighed he is 5/7, the mean is 0.3071 and the logit -0.813: he would have turned the reward round.
+    # all, so of the ratings of x = 1 a share of 1 - 2/41 = 0.9512 is up; the calibrated score is its logit, 2.970.
+    # Unweighed he is 5/7, a share of 2/7 is up and the logit -0.916: he would have turned the reward round.
     honest = [rating(n, rater=f"u{n % 40}", label=n % 2 == 0) for n in range(400)]
     clicks = [rating(1000 + n, rater="clicker", label=n % 2 == 1) for n in range(1000)]
     rows_of = weigh([*honest, *clicks], WeightRules(0.01)).ratings
-    assert _score(rows_of, [r.weight for r in rows_of]) == pytest.approx(2.267, abs=0.1)
-    assert _score(rows_of, [1.0 for _ in rows_of]) == pytest.approx(-0.813, abs=0.1)
+    assert _score(rows_of, [r.weight for r in rows_of]) == pytest.approx(2.970, abs=0.1)
+    assert _score(rows_of, [1.0 for _ in rows_of]) == pytest.approx(-0.916, abs=0.1)
 
 
 def _score(ratings: tuple[RatingRow, ...], weights_of: list[float]) -> float:
