@@ -1,12 +1,11 @@
 """Who watches a cycle's training, made of what the cycle has at hand."""
 
-from collections.abc import Iterable
-
-from torch import Tensor
+from collections.abc import Iterable, Sequence
 
 from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import PairRow
-from trainer.core.overseers import Demonstration, Overseers, Scores
+from trainer.core.judge import Answers
+from trainer.core.overseers import Demonstration, Overseers, Scores, given_elsewhere
 from trainer.core.parents import Parent
 from trainer.core.reward import RewardEnsemble
 from trainer.features import encode_answer, encode_prompt
@@ -18,17 +17,18 @@ def overseers(
     *,
     safety: Scores | None,
     parent: Parent | None,
-    parent_features_NF: Tensor,
-    parent_length: float,
+    parent_answers: Answers,
+    prompts: Sequence[Sequence[int]],
     demonstrations: tuple[Demonstration, ...],
 ) -> Overseers:
-    """The judge, the safety head if there is one, and what is served now, by its answers to the held-out prompts."""
+    """The judge, the safety head if there is one, and what is served now: its answers to the held-out `prompts`."""
     return Overseers(
         judge=lambda features_NF: judge.score(features_NF).mean(1),
         safety=safety,
-        safety_before=0.0 if safety is None else float(safety(parent_features_NF).mean()),
+        safety_before=0.0 if safety is None else float(safety(parent_answers.features_NF).mean()),
         parent=parent,
-        parent_length=parent_length,
+        parent_length=parent_answers.tokens,
+        parent_sameness=float(given_elsewhere(prompts, parent_answers.ids[: len(prompts)]).mean()),
         demonstrations=demonstrations,
     )
 

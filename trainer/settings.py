@@ -64,6 +64,7 @@ class PPOSettings(_Nested):
     kl_parent_budget: Annotated[float, Field(gt=0)] | None = None
     safety_rise: Annotated[float, Field(ge=0)] | None = None
     length_drift: Annotated[float, Field(gt=0)] | None = None
+    sameness_rise: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=0)] | None = None
     ptx_coefficient: Annotated[float, Field(ge=0)] | None = None
     ptx_batch: Count | None = None

@@ -3,6 +3,7 @@
     features of the answers ─► safety cost, judge's score                    (one look by the base: already there)
     answers ─► log-probs under the parent's adapter ─► KL to what is served  (one more pass; none where it is the base)
     lengths ─► drift from the parent's mean length
+    answers ─► those that are given to another prompt as well: a reward for one sentence ends in that sentence for all
 
 Shapes: N answers, T tokens, F features.
 """
@@ -10,6 +11,7 @@ Shapes: N answers, T tokens, F features.
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +24,7 @@ from trainer.core.packing import group_answers, micro_batches
 from trainer.core.parents import Parent, token_log_probs
 from trainer.core.rollout import Rollouts
 
-KL_BASE, KL_PARENT, SAFETY, LENGTH = "kl_base", "kl_parent", "safety", "length"
+KL_BASE, KL_PARENT, SAFETY, LENGTH, SAMENESS = "kl_base", "kl_parent", "safety", "length", "sameness"
 """The names of the limits, in events, records and logs."""
 
 Scores = Callable[[Tensor], Tensor]
@@ -41,6 +43,8 @@ class Limits:
     """Mean cost of an answer, between 0 and 1."""
     length: float | None = None
     """Share by which the mean length may differ from the parent's."""
+    sameness: float | None = None
+    """Share of answers that are, token by token, also given to another prompt of the batch."""
 
     def as_limits(self) -> tuple[Limit, ...]:
         """Each with the scale that its multiplier counts in: the budget for KL, a tenth of all for the costs."""
@@ -51,6 +55,8 @@ class Limits:
             found.append(Limit(SAFETY, self.safety, 0.1))
         if self.length is not None:
             found.append(Limit(LENGTH, self.length, self.length))
+        if self.sameness is not None:
+            found.append(Limit(SAMENESS, self.sameness, 0.1))
         return tuple(found)
 
 
@@ -74,6 +80,8 @@ class Overseers:
     """None where the parent is the base: the limit against the base says it all."""
     parent_length: float | None = None
     """Mean tokens of one of the parent's answers."""
+    parent_sameness: float | None = None
+    """Share of the parent's answers that it gives to another prompt as well; its limit counts from it."""
     demonstrations: Sequence[Demonstration] = field(default_factory=tuple)
 
 
@@ -110,7 +118,18 @@ def costs_of(
         # Too long: each token more costs. Too short: each token less does.
         per_answer[LENGTH] = lengths_N if drift >= 0 else -lengths_N
         means[LENGTH] = abs(drift)
+    if overseers.parent_sameness is not None:
+        per_answer[SAMENESS] = given_elsewhere(rollouts.prompts, rollouts.answers()).to(log_ratio_NT.device)
+        means[SAMENESS] = float(per_answer[SAMENESS].mean())
     return Costs(per_token, per_answer, means)
+
+
+def given_elsewhere(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    """For each answer N 1 if another prompt got the very same tokens, else 0."""
+    asked: dict[tuple[int, ...], set[tuple[int, ...]]] = defaultdict(set)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        asked[tuple(answer)].add(tuple(prompt))
+    return torch.tensor([float(len(asked[tuple(answer)]) > 1) for answer in answers])
 
 
 def priced(

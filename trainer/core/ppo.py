@@ -10,7 +10,7 @@ Implemented (sources in `trainer.core.losses`):
 - GAE with gamma 1 and lambda 0.95; advantages whitened over the batch, under the mask, after the returns are made;
 - clip, dual clip, value clip; the loss is divided by the tokens of the whole optimizer step, not of a micro-batch;
 - Adam with eps 1e-5 and linear decay; an epoch stops when it has moved further than `max_update_kl`;
-- limits on KL to the base, KL to the parent, safety cost and length, each with a multiplier of its own
+- limits on KL to the base, KL to the parent, safety cost, length and sameness, each with a multiplier of its own
   (`trainer.core.constraints`); far beyond a KL limit the state is thrown away and training ends;
 - the state that is kept is chosen among those within all limits by the judge (`trainer.core.candidates`);
 - demonstrations mixed into every gradient (PTX, eq. 2 of InstructGPT, 2203.02155).
@@ -216,4 +216,5 @@ def limits_of(config: PPOConfig, overseers: Overseers) -> tuple[Limit, ...]:
         kl_parent=None if overseers.parent is None else config.kl_parent_budget,
         safety=None if overseers.safety is None else overseers.safety_before + config.safety_rise,
         length=None if overseers.parent_length is None else config.length_drift,
+        sameness=None if overseers.parent_sameness is None else overseers.parent_sameness + config.sameness_rise,
     ).as_limits()

@@ -43,6 +43,8 @@ class PPOConfig:
     """How far the mean safety cost may rise above the parent's, where there is a safety head."""
     length_drift: float = 0.5
     """Share by which the mean length may differ from the parent's."""
+    sameness_rise: float = 0.15
+    """How far the share of answers that another prompt gets as well may rise above the parent's; half of its gate's."""
     gains: Gains = field(default_factory=Gains)
     limit_slack: float = 0.1
     """A measured mean is noisy: a state counts as within a limit up to this many of its scales above it."""
