@@ -59,9 +59,9 @@ def test_a_cycle_killed_at_every_stage_comes_to_the_bytes_of_one_that_was_not(tm
     kill_at(torn, base, SAVED_AT)
     for moment, saved in SAVED_AT.items():
         assert set(json.loads((torn / f"{moment}.json").read_text())) == saved, moment
-    assert taken(torn, "training") == ["fitted"]
-    assert taken(torn, "evaluating") == ["fitted", "before", "ppo"]
-    assert taken(torn, "registered") == ["fitted", "before", "trained", "evaluation"]
+    assert taken(torn, "training") == ["features", "fitted"]
+    assert taken(torn, "evaluating") == ["features", "fitted", "before", "ppo"]
+    assert taken(torn, "registered") == ["features", "fitted", "before", "trained", "evaluation"]
 
     last = runner(torn, base)
     last.recover()

@@ -303,23 +303,21 @@ def test_an_additive_change_is_published_as_the_next_revision_with_a_note_for_re
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     revisions = folder / "released" / "thumbwheel.audit.v1"
-    (revisions / "2.json").unlink()  # as if today's code had just grown what revision 2 has
+    (revisions / "3.json").unlink()  # as if today's code had just grown what revision 3 has
     assert publish.main(["--check"], folder) == 1
     assert publish.main([], folder) == 0
     assert publish.main(["--check"], folder) == 0
-    today = json.loads((revisions / "2.json").read_text())
+    today = json.loads((revisions / "3.json").read_text())
     assert today == json.loads((publish.FOLDER / "thumbwheel.audit.v1.json").read_text())
     said = capsys.readouterr().err
-    assert "thumbwheel.audit.v1 has a new revision 2" in said
-    assert (
-        "note for readers: action: the values dead_letter_drop, export, import, key_rotation, rebuild are new" in said
-    )
+    assert "thumbwheel.audit.v1 has a new revision 3" in said
+    assert "note for readers: action: the values version_approval, version_decline are new" in said
 
 
 def test_a_change_of_words_makes_no_revision(folder: Path) -> None:
-    latest = folder / "released" / "thumbwheel.audit.v1" / "2.json"
+    latest = folder / "released" / "thumbwheel.audit.v1" / "3.json"
     edit(latest, lambda document: document.update(description="An act, in other words."))
     (folder / "thumbwheel.audit.v1.json").unlink()
     assert publish.main([], folder) == 0
-    assert sorted(path.name for path in latest.parent.iterdir()) == ["1.json", "2.json"]
+    assert sorted(path.name for path in latest.parent.iterdir()) == ["1.json", "2.json", "3.json"]
     assert json.loads(latest.read_text())["description"] == "An act, in other words."
