@@ -250,7 +250,10 @@ def test_the_merged_model_gives_the_logits_of_base_and_adapter(made: World, tmp_
     assert json.loads(text)["adapter_sha256"] == registry.record("v1").adapter_sha256
     assert json.loads(text)["evaluation"]["samples"] == []
     card = ModelCard.load(tmp_path / "out/README.md")
-    assert (card.data.to_dict()["base_model_relation"], card.data.library_name) == ("finetune", "transformers")
+    assert (card.data.to_dict()["base_model_relation"], card.data.to_dict()["library_name"]) == (
+        "finetune",
+        "transformers",
+    )
     with pytest.raises(SettingsError, match="is there already"):
         exports.merged(registry, "v1", tmp_path / "out", base=str(made.base))
 
@@ -261,7 +264,7 @@ def test_the_model_card_is_one_that_the_hub_reads_and_holds_no_text_of_users(mad
     card = ModelCard(text)
     (kl,) = [r.metric_value for r in card.data.eval_results or [] if r.metric_type == "kl"]
     assert kl == pytest.approx(record.evaluation.kl, abs=1e-4)
-    assert card.data.to_dict()["base_model_relation"] == "adapter" and card.data.library_name == "peft"
+    assert card.data.to_dict()["base_model_relation"] == "adapter" and card.data.to_dict()["library_name"] == "peft"
     assert all(f"| {gate.name} | passed |" in text for gate in record.gates)
     assert not any(s.before in text or s.prompt in text for s in record.evaluation.samples if s.before)
 

@@ -29,9 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from schemas.errors import NotEnoughData
-from trainer.core.losses import bradley_terry, selected_log_probs
+from trainer.core.losses import bradley_terry
 from trainer.core.models import LanguageModel, Policy
-from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.packing import Group, group_answers, micro_batches
+from trainer.core.parents import token_log_probs
 from trainer.core.ppo_config import SMALL_MODEL
 from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import SamplingConfig, look, sample
@@ -379,13 +380,8 @@ def _nothing_to_learn(method: Method) -> str:
 
 def log_probs_of(lm: LanguageModel, groups: Sequence[Group], n: int, temperature: float) -> Tensor:
     """Sums N of the answers' token log-probs under the model as it is; 0 for those that are in none of the groups."""
-    packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
-    states_RLD = lm.states(packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL)[-1]
-    row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
-    states_KD = states_RLD.flatten(0, 1)[packed.sources_NT[row_K, column_K]]
-    tokens_K = packed.tokens_RL.flatten()[packed.places_NT[row_K, column_K]]
-    found_K = selected_log_probs(states_KD, lm.head_weight(), tokens_K, temperature)
-    return torch.zeros(n, device=lm.device).index_add(0, packed.indices_N[row_K], found_K)
+    found_K, (answer_K, _) = token_log_probs(lm, groups, temperature)
+    return torch.zeros(n, device=lm.device).index_add(0, answer_K, found_K)
 
 
 @dataclass

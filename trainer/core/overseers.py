@@ -151,7 +151,7 @@ def log_probs_of(policy: Policy, rollouts: Rollouts, *, temperature: float, max_
     """Log-probs N,T of answers under the policy as it is now; zero beyond the mask."""
     found_NT = torch.zeros_like(rollouts.log_probs_NT)
     for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
-        found_K, at = token_log_probs(policy, groups, temperature)
+        found_K, at = token_log_probs(policy.lm, groups, temperature)
         found_NT[at] = found_K
     return found_NT
 
@@ -163,4 +163,4 @@ def imitation_loss(
     groups = group_answers([d.prompt for d in demonstrations], [d.answer for d in demonstrations])
     tokens = sum(len(d.answer) for d in demonstrations)
     for batch in micro_batches(groups, max_tokens):
-        yield -token_log_probs(policy, batch, temperature)[0].sum() / tokens
+        yield -token_log_probs(policy.lm, batch, temperature)[0].sum() / tokens

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.core.losses import selected_log_probs
-from trainer.core.models import Policy
+from trainer.core.models import LanguageModel, Policy
 from trainer.core.packing import Group, group_answers, micro_batches, pack
 
 
@@ -46,10 +46,9 @@ class Parent:
 
 
 def token_log_probs(
-    policy: Policy, groups: Sequence[Group], temperature: float
+    lm: LanguageModel, groups: Sequence[Group], temperature: float
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Log-probs K of the groups' answer tokens under the policy, and where (answer, token) these stand in the batch."""
-    lm = policy.lm
+    """Log-probs K of the groups' answer tokens under the model as it is, and where (answer, token) they stand."""
     packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
     states = lm.states(packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL)[-1]
     row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
@@ -71,6 +70,6 @@ def answer_log_probs(
     """The log-probability N of each answer (aligned with its prompt) under the policy as it is, on the CPU."""
     total_N = torch.zeros(len(answers), dtype=torch.float64)
     for groups in micro_batches(group_answers(prompts, answers), max_tokens):
-        found_K, (answer_K, _) = token_log_probs(policy, groups, temperature)
+        found_K, (answer_K, _) = token_log_probs(policy.lm, groups, temperature)
         total_N.index_add_(0, answer_K.cpu(), found_K.double().cpu())
     return total_N
