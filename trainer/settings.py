@@ -49,7 +49,7 @@ class _Nested(BaseModel):
 
 
 class PPOSettings(_Nested):
-    """Changes to `trainer.core.ppo.PPOConfig`, whose defaults go by the size of the base model."""
+    """Changes to `trainer.core.ppo_config.PPOConfig`, whose defaults go by the size of the base model."""
 
     iterations: Count | None = None
     prompts_per_iteration: Count | None = None

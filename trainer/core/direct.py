@@ -122,7 +122,7 @@ class DirectStep:
 
 @dataclass(frozen=True)
 class DirectReport:
-    """How a training went, in the words of `trainer.core.ppo.PPOReport`."""
+    """How a training went, in the words of `trainer.core.ppo_config.PPOReport`."""
 
     steps: tuple[DirectStep, ...]
     stopped: str
