@@ -12,17 +12,35 @@ upkeep leaves these files alone for as long as the settings say, and removes the
 vacuum pass by folders whose name begins with an underscore.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationInfo
 
 PINS_FOLDER = "_pins"
 CONDITIONAL_PUT = {"aws_conditional_put": "etag"}
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+LOOKS = 10
+"""At a log that is being cut, before its state is an error."""
+Opened = TypeVar("Opened")
+
+
+def settled(look: Callable[[], Opened], gone: type[Exception]) -> Opened:
+    """What `look` makes of a table's log, though another process cuts that log at the same moment.
+
+    Who has listed a log that is cut before it is read finds entries gone: deltalake says so by a `gone`
+    (`DeltaError`) that names the entry. The checkpoint that replaces them is there by then, so a new look helps.
+    """
+    for _ in range(LOOKS - 1):
+        try:
+            return look()
+        except gone as error:
+            if "_delta_log/" not in str(error) or "not found" not in str(error).lower():
+                raise
+    return look()
 
 
 @dataclass(frozen=True, slots=True)

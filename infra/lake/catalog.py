@@ -19,7 +19,7 @@ from schemas import tables
 from schemas.errors import SettingsError
 from schemas.storage import LakeRoot
 from schemas.tables import Table
-from streams.adapters.lake import arrow_schema
+from streams.adapters.lake import arrow_schema, newest
 from streams.settings import StreamSettings
 
 TIME_COLUMNS = ("event_time", "judged_at", "queued_at", "scored_at", "estimated_at", "failed_at")
@@ -125,7 +125,7 @@ class Catalog:
         Raises `SettingsError` for a version that never was or can't be read any more.
         """
         try:
-            handle = DeltaTable(self.root.at(table.path), storage_options=self.root.client_options())
+            handle = newest(self.root.at(table.path), self.root.client_options())
         except TableNotFoundError:
             return None
         except DeltaError as error:

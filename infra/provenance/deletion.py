@@ -11,7 +11,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from schemas.errors import TableConflict
 from schemas.storage import LakeRoot
 from schemas.tables import Layer, Table
-from streams.adapters.lake import FENCE
+from streams.adapters.lake import FENCE, newest
 
 logger = logging.getLogger(__name__)
 
@@ -130,4 +130,4 @@ def literal(text: str) -> str:
 
 
 def _open(root: LakeRoot, table: Table) -> DeltaTable:
-    return DeltaTable(root.at(table.path), storage_options=root.client_options())
+    return newest(root.at(table.path), root.client_options())

@@ -30,7 +30,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
 
 from schemas.errors import TableConflict
-from schemas.storage import LakeRoot
+from schemas.storage import LakeRoot, settled
 from schemas.tables import Layer, Table
 from streams.adapters import evolution
 from streams.adapters.pins import TableFolder
@@ -100,7 +100,7 @@ class LakeTable:
             self._handle.update_incremental()
         except DeltaError:
             # The commits after ours are gone from the log: an erasure removes them. What is there now says it all.
-            self._handle = DeltaTable(self._handle.table_uri, storage_options=self._options)
+            self._handle = newest(self._handle.table_uri, self._options)
 
     def _look_again(self) -> None:
         """After a refused commit: what others have written, and whether they have changed the columns."""
@@ -375,7 +375,7 @@ def _open(root: LakeRoot, table: Table, schema: pa.Schema) -> DeltaTable:
             uri, schema=schema, mode="ignore", configuration=_CONFIGURATION, storage_options=options
         )
     except DeltaError:
-        handle = DeltaTable(uri, storage_options=options)
+        handle = newest(uri, options)
     for attempt in range(COMMIT_ATTEMPTS):
         missing = evolution.additions(table, handle.schema())
         if not missing:
@@ -388,6 +388,11 @@ def _open(root: LakeRoot, table: Table, schema: pa.Schema) -> DeltaTable:
                 raise
             handle.update_incremental()
     return handle
+
+
+def newest(uri: str, options: dict[str, str] | None) -> DeltaTable:
+    """A table that is there, as it is now; raises deltalake's errors."""
+    return settled(lambda: DeltaTable(uri, storage_options=options), DeltaError)
 
 
 def _retention(log: timedelta, files: timedelta) -> dict[str, str]:

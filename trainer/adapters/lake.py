@@ -23,7 +23,7 @@ from schemas import tables
 from schemas.consent import Purpose
 from schemas.errors import DataGone
 from schemas.preferences import PreferenceSource
-from schemas.storage import LakeRoot
+from schemas.storage import LakeRoot, settled
 from schemas.tables import ScoreRow, Table, annotator_id
 from trainer.adapters.pins import PINNED, Pin, PinLists, Pins, pin_of
 from trainer.core.dataset import PairRow, RatingRow, Turn, trusted
@@ -205,7 +205,8 @@ class TrainerLake:
 
     def _open(self, table: Table) -> DeltaTable | None:
         try:
-            return DeltaTable(self._root.at(table.path), storage_options=self._options)
+            uri = self._root.at(table.path)
+            return settled(lambda: DeltaTable(uri, storage_options=self._options), DeltaError)
         except TableNotFoundError:
             return None
 

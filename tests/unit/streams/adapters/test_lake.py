@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from pydantic import BaseModel, create_model
 
 from schemas import tables
@@ -15,7 +16,7 @@ from schemas.errors import SettingsError, TableConflict
 from schemas.feedback import Feedback, FeedbackKind
 from schemas.ids import new_response_id
 from schemas.messages import ChatMessage, Closed
-from streams.adapters.lake import LakeTable, Move, latest, open_table
+from streams.adapters.lake import LakeTable, Move, latest, newest, open_table
 from tests.unit.streams.core.test_pairing import response
 
 ROOT = Path(__file__).parents[4]
@@ -211,3 +212,41 @@ def test_two_processes_that_add_the_same_columns_at_once_both_get_a_table(tmp_pa
     assert [process.returncode for process in both] == [0, 0]
     for number in range(rounds):
         assert open_table(tmp_path / str(number), of(Second)).all().collect().columns == ["key", "prompt", "tenant"]
+
+
+CUT = """
+import sys, pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+path, rows = sys.argv[1], pa.table({"a": [1]})
+now = {"delta.logRetentionDuration": "interval 0 seconds"}
+write_deltalake(path, rows, configuration=now)
+print("ready", flush=True)
+while True:
+    for _ in range(3):
+        write_deltalake(path, rows, mode="append")
+    table = DeltaTable(path)
+    table.create_checkpoint()
+    table.cleanup_metadata()
+"""
+"""Writes to a table and cuts its log, until it is killed."""
+
+
+def test_a_table_whose_log_is_cut_at_the_same_moment_opens_all_the_same(tmp_path: Path) -> None:
+    path = str(tmp_path / "table")
+    with subprocess.Popen([sys.executable, "-c", CUT, path], stdout=subprocess.PIPE) as cutter:
+        assert cutter.stdout is not None
+        cutter.stdout.readline()
+        try:
+            versions = [newest(path, None).version() for _ in range(600)]
+        finally:
+            cutter.kill()
+    assert versions == sorted(versions) and versions[-1] > versions[0]
+
+
+def test_an_error_that_a_new_look_does_not_mend_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(TableNotFoundError):
+        newest(str(tmp_path / "nothing"), None)
+    (tmp_path / "lost" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "lost" / "_delta_log" / "00000000000000000007.json").write_text("{}")
+    with pytest.raises(DeltaError):
+        newest(str(tmp_path / "lost"), None)
