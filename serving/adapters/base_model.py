@@ -53,7 +53,10 @@ class BaseModel:
                 raise PromptRefused(
                     f"the model's chat template refuses these messages: {error}", code="invalid_messages"
                 ) from error
-            ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Some tokenizers have added tokens without an embedding (Gemma 3 1B: that of images); a user may type them.
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        ids = [i for i in ids if i < rows]
         if not ids:
             raise PromptRefused("the prompt is empty: at least one message needs text", code="empty_prompt")
         return ids

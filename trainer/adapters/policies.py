@@ -78,6 +78,18 @@ class LanguageModel:
     def width(self) -> int:
         return int(self.model.config.get_text_config().hidden_size)
 
+    @property
+    def n_embeddings(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def known(self, ids: Sequence[int]) -> list[int]:
+        """Token ids without those that have no embedding.
+
+        Some models' tokenizers have added tokens beyond (Gemma 3 1B: that of images); a user may type their names.
+        """
+        rows = self.n_embeddings
+        return [i for i in ids if i < rows]
+
     def n_parameters(self) -> int:
         """Parameters of the base, adapters left out."""
         return sum(p.numel() for name, p in self.model.named_parameters() if "lora_" not in name)
@@ -87,11 +99,11 @@ class LanguageModel:
         text = self.tokenizer.apply_chat_template(
             [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
         )
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.known(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of an answer, and EOS."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_id]
+        return [*self.known(self.tokenizer(text, add_special_tokens=False)["input_ids"]), self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without special tokens and outer blanks."""
@@ -257,6 +269,7 @@ def load_base(path_or_id: str, *, dtype: str = "auto", device: str | None = None
     eos_id = _eos_id(model, tokenizer)
     pad_id = eos_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     lm = LanguageModel(model=model, tokenizer=tokenizer, eos_id=eos_id, pad_id=pad_id, name=path_or_id)
+    _require_embeddings(lm)
     _require_linear_head(lm)
     return lm
 
@@ -270,6 +283,16 @@ def _eos_id(model: Any, tokenizer: Any) -> int:
     if eos is None:
         raise ModelError(f"{model.name_or_path!r} names no end-of-sequence token; set eos_token_id in its config")
     return int(eos)
+
+
+def _require_embeddings(lm: LanguageModel) -> None:
+    """Every ordinary token has one; of added ones see `LanguageModel.known`."""
+    tokens = int(lm.tokenizer.vocab_size)
+    if tokens > lm.n_embeddings:
+        raise ModelError(
+            f"{lm.name!r} does not fit together: its tokenizer has {tokens} tokens, and there are {lm.n_embeddings} "
+            f"embeddings; take the tokenizer that came with the weights"
+        )
 
 
 @torch.no_grad()

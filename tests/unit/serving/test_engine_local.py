@@ -168,3 +168,9 @@ async def test_an_engine_that_stops_says_so_to_those_in_flight(engine: LocalEngi
             pass
     with pytest.raises(EngineStopped):
         await answer(engine, job("hi"))
+
+
+async def test_a_users_text_that_names_a_token_without_embedding_is_read_without_it(base: BaseModel) -> None:
+    plain = base.encode_prompt((ChatMessage(role="user", content="Where is it?"),))
+    base.tokenizer.add_tokens(["<image>"])  # the 258th of a model that has 257 embeddings
+    assert base.encode_prompt((ChatMessage(role="user", content="Where<image> is it?"),)) == plain
