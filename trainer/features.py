@@ -73,6 +73,7 @@ def reward_data(labels: Labels, table: FeatureTable, segments: Mapping[str, str]
     row = {key: n for n, key in enumerate(keys)}
     groups = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys))}
     pairs = [(row[r.prompt, r.chosen], row[r.prompt, r.rejected]) for r in labels.pairs]
+    people = _numbered([*(r.rater for r in labels.ratings), *(r.rater for r in labels.pairs)])
     return RewardData(
         features_NF=table.features_NF[torch.tensor([table.rows[key] for key in keys], dtype=torch.long)],
         lengths_N=torch.tensor([len(text.split()) for _, text in keys], dtype=torch.long),
@@ -82,7 +83,8 @@ def reward_data(labels: Labels, table: FeatureTable, segments: Mapping[str, str]
         rated_R=torch.tensor([row[r.prompt, r.completion] for r in labels.ratings], dtype=torch.long),
         labels_R=torch.tensor([float(r.label) for r in labels.ratings]),
         rating_weights_R=torch.tensor([r.weight for r in labels.ratings]),
-        raters_R=_numbered([r.rater for r in labels.ratings]),
+        raters_R=people[: len(labels.ratings)],
+        raters_P=people[len(labels.ratings) :],
         sources_P=tuple(r.source for r in labels.pairs),
         segments_P=tuple(next((segments[i] for i in r.responses if i in segments), "") for r in labels.pairs),
         segments_R=tuple(segments.get(r.response, "") for r in labels.ratings),

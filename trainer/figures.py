@@ -10,7 +10,7 @@ from trainer.core.dataset import Dataset, rater_of
 from trainer.core.gates import Candidate, Distance, Share
 from trainer.core.gates.paired import bootstrap
 from trainer.core.ppo_config import PPOReport
-from trainer.core.reward import Estimate, RewardReport
+from trainer.core.reward import RewardReport
 from trainer.fitting import Fitted, reward_figures
 from trainer.learning import Learned
 from trainer.methods import Report
@@ -47,10 +47,10 @@ def candidate(learned: Learned, config: CycleConfig, figures: Mapping[str, float
     fitted, evaluation, probed = learned.fitted, learned.evaluation, learned.probed
     probes = {f"probe_{figure.name}": figure.new for figure in evaluation.probes}
     return Candidate(
-        reward_model=accuracy_of(fitted.reward_report),
+        reward_model=ordered_by(fitted.reward_report),
         calibration=fitted.outcomes.calibration(config.seed),
         beyond_length=fitted.outcomes.beyond_length(config.seed),
-        judge=accuracy_of(fitted.judge_report),
+        judge=ordered_by(fitted.judge_report),
         win_rate_vs_parent=gates.Share(**evaluation.win_rate_vs_parent.model_dump()),
         comparisons=comparisons(learned.dataset),
         kl=_distance(learned.kl_N, config.ppo.kl_budget, config.seed),
@@ -78,8 +78,7 @@ def _distance(ratio_N: Tensor, budget: float, seed: int) -> Distance:
     return Distance(float(ratio_N.mean()), low, high, len(ratio_N), budget)
 
 
-def accuracy_of(report: RewardReport) -> Share | None:
-    """The accuracy on pairs or on ratings, whichever rests on more cases."""
-    found = [e for e in (report.pair_accuracy, report.rating_accuracy) if e is not None]
-    best: Estimate | None = max(found, key=lambda e: e.n, default=None)
-    return None if best is None else Share(best.mean, best.low, best.high, best.n)
+def ordered_by(report: RewardReport) -> Share | None:
+    """How often the scores have people's order, over pairs and thumbs."""
+    found = report.ordering
+    return None if found is None else Share(found.mean, found.low, found.high, found.n)

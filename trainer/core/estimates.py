@@ -50,20 +50,23 @@ def accuracy(margins_K: Tensor, labels_K: Tensor) -> Estimate | None:
     return wilson(float(hits(margins_K, labels_K).sum()), len(margins_K))
 
 
-def mean_over_groups(values_K: Tensor, groups_K: Tensor, *, seed: int = 0) -> Estimate | None:
+def mean_over_groups(
+    values_K: Tensor, groups_K: Tensor, *, weights_K: Tensor | None = None, seed: int = 0
+) -> Estimate | None:
     """The mean of `values_K` with a percentile bootstrap over groups: cases of one prompt share its difficulty.
 
     A paired comparison of two methods is the mean of their differences, case by case. None without cases.
     """
     if not len(values_K):
         return None
+    weight_K = torch.ones(len(values_K)).double() if weights_K is None else weights_K.double()
     _, number_K = groups_K.unique(return_inverse=True)
     n_groups = int(number_K.max()) + 1
-    sums_G = torch.zeros(n_groups, dtype=torch.float64).index_add_(0, number_K, values_K.double())
-    counts_G = torch.zeros(n_groups, dtype=torch.float64).index_add_(0, number_K, torch.ones(len(values_K)).double())
+    sums_G = torch.zeros(n_groups, dtype=torch.float64).index_add_(0, number_K, values_K.double() * weight_K)
+    counts_G = torch.zeros(n_groups, dtype=torch.float64).index_add_(0, number_K, weight_K)
     drawn = _resampled(torch.stack([sums_G, counts_G], 1), seed)
     low, high = _percentiles(drawn[:, 0] / drawn[:, 1])
-    return Estimate(float(values_K.double().mean()), low, high, len(values_K))
+    return Estimate(float((values_K.double() * weight_K).sum() / weight_K.sum()), low, high, len(values_K))
 
 
 def _resampled(rows_GC: Tensor, seed: int) -> Tensor:

@@ -41,6 +41,8 @@ class RewardData:
     rating_weights_R: Tensor = field(default_factory=lambda: torch.zeros(0))
     raters_R: Tensor = field(default_factory=_no_rows)
     """Number of the person behind each rating, `UNKNOWN_RATER` where nobody knows; empty: nobody is known."""
+    raters_P: Tensor = field(default_factory=_no_rows)
+    """The same of each pair, by the same numbers."""
     sources_P: tuple[str, ...] = ()
     """Where each pair comes from (labelers, corrections, ...), for the report; empty: not told."""
     segments_P: tuple[str, ...] = ()
@@ -52,9 +54,15 @@ class RewardData:
 
     def raters(self) -> Tensor:
         """`raters_R` with everybody unknown where it was not given."""
-        if len(self.raters_R) or not len(self.rated_R):
-            return self.raters_R
-        return torch.full((len(self.rated_R),), UNKNOWN_RATER)
+        return _known(self.raters_R, len(self.rated_R))
+
+    def pair_raters(self) -> Tensor:
+        """The same of `raters_P`."""
+        return _known(self.raters_P, len(self.pairs_P2))
+
+
+def _known(raters_K: Tensor, n: int) -> Tensor:
+    return raters_K if len(raters_K) else torch.full((n,), UNKNOWN_RATER)
 
 
 def keep(data: RewardData, pairs_P: Tensor, rated_R: Tensor) -> RewardData:
@@ -67,6 +75,7 @@ def keep(data: RewardData, pairs_P: Tensor, rated_R: Tensor) -> RewardData:
         labels_R=data.labels_R[rated_R],
         rating_weights_R=data.rating_weights_R[rated_R],
         raters_R=data.raters()[rated_R],
+        raters_P=data.pair_raters()[pairs_P],
         sources_P=_some(data.sources_P, pairs_P),
         segments_P=_some(data.segments_P, pairs_P),
         segments_R=_some(data.segments_R, rated_R),

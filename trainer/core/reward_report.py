@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.core.calibration import calibration_error
 from trainer.core.estimates import Estimate, accuracy, correlation, hits, mean_over_groups
+from trainer.core.ordering import ordering
 from trainer.core.reward_data import RewardData
 
 RATINGS = "rating"
@@ -68,6 +69,8 @@ class RewardReport:
     cross_validated: Estimate | None = None
     dropped: int = 0
     """Labels left out because a feature or a weight was no finite number, or the rater is one-sided."""
+    ordering: Estimate | None = None
+    """Share of all labels whose order the scores have; see `trainer.core.ordering`."""
     by_source: tuple[Agreement, ...] = ()
     by_segment: tuple[Agreement, ...] = ()
 
@@ -108,6 +111,7 @@ def report(
         length_correlation_before=correlation(scored.with_length_N, held_out.lengths_N.float()),
         cross_validated=cross_validated,
         dropped=dropped,
+        ordering=ordering(scored.scores_N, held_out),
         by_source=agreement(margins_P, rated_R, held_out, held_out.sources_P, (RATINGS,) * len(rated_R)),
         by_segment=agreement(margins_P, rated_R, held_out, held_out.segments_P, held_out.segments_R),
     )
@@ -186,7 +190,7 @@ def compare_with_length(
     return CrossValidated(model, length, difference, before)
 
 
-_FLAT_ESTIMATES = ("pair_accuracy", "pair_length_baseline", "rating_accuracy", "rating_length_baseline")
+_FLAT_ESTIMATES = ("ordering", "pair_accuracy", "pair_length_baseline", "rating_accuracy", "rating_length_baseline")
 
 
 def as_metrics(report: RewardReport) -> Mapping[str, float | None]:

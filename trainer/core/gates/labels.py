@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.core.ordering import thumb_values
 from trainer.core.reward import RewardData
 
 RESAMPLES = 2000
@@ -42,20 +43,22 @@ class Calibration:
 
 @dataclass(frozen=True)
 class LabelOutcomes:
-    """Of each held-out label: was the reward model right, was the length rule, how sure was the model, which prompt."""
+    """Of each held-out label: was the reward model right, how sure was it, does it order answers better than length."""
 
     right_K: Tensor
-    length_right_K: Tensor
     """1 right, 0 wrong, 0.5 undecided."""
+    ordered_K: Tensor
+    length_ordered_K: Tensor
+    """The model's order and that of the length rule: of pairs 1, 0 or 0.5; of thumbs see `trainer.core.ordering`."""
     confidence_K: Tensor
     """Probability that the model gave to the side it chose: 0.5 to 1."""
     groups_K: Tensor
 
     def beyond_length(self, seed: int) -> Share | None:
-        """How much more often the model is right than the length rule, with an interval over prompts."""
+        """How much more often the model has people's order than the length rule, with an interval over prompts."""
         if not len(self.right_K):
             return None
-        difference_K = (self.right_K - self.length_right_K).double()
+        difference_K = (self.ordered_K - self.length_ordered_K).double()
         _, index_K = self.groups_K.unique(return_inverse=True)
         sums_G = torch.zeros(int(index_K.max()) + 1, dtype=torch.float64).index_add_(0, index_K, difference_K)
         counts_G = index_K.bincount().double()
@@ -94,7 +97,9 @@ def outcomes(scores_N: Tensor, held_out: RewardData, train: RewardData) -> Label
         groups_K = held_out.groups_N[held_out.rated_R]
     probability_K = margins_K.sigmoid()
     confidence_K = torch.maximum(probability_K, 1 - probability_K)
-    return LabelOutcomes(_right(margins_K, truth_K), _right(length_K, truth_K), confidence_K, groups_K)
+    pairs = len(held_out.pairs_P2) >= len(held_out.rated_R)
+    ordered_K, length_ordered_K = (_ordered(m, truth_K, pairs=pairs) for m in (margins_K, length_K))
+    return LabelOutcomes(_right(margins_K, truth_K), ordered_K, length_ordered_K, confidence_K, groups_K)
 
 
 def effective(weights: Iterable[tuple[Hashable, float]]) -> float:
@@ -107,6 +112,12 @@ def effective(weights: Iterable[tuple[Hashable, float]]) -> float:
         sums[cluster] += weight
     squares = sum(w * w for w in sums.values())
     return sum(sums.values()) ** 2 / squares if squares > 0 else 0.0
+
+
+def _ordered(margins_K: Tensor, truth_K: Tensor, *, pairs: bool) -> Tensor:
+    """Thumbs of one kind only have no order among themselves: of these, whether each is right."""
+    values_K = truth_K[:0] if pairs else thumb_values(margins_K, truth_K, torch.ones(len(truth_K)))
+    return values_K if len(values_K) else _right(margins_K, truth_K)
 
 
 def _longer(data: RewardData) -> Tensor:

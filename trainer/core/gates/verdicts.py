@@ -45,7 +45,8 @@ class Distance:
 class Candidate:
     """What was measured of a new version. Lengths are mean tokens an answer.
 
-    `reward_model` and `judge` are accuracies on labels that they have not seen; None where there were none.
+    `reward_model` and `judge` are how often they have people's order on labels that they have not seen (see
+    `trainer.core.ordering`); None where there were none.
     `comparisons` are the prompts compared and the effective number of prompts and of people behind the judge.
     `work` is the weights multiplied for a token, as a share of the parent's.
     """
@@ -126,14 +127,15 @@ def finite(figures: Mapping[str, float]) -> GateResult:
 
 
 def accuracy(name: str, share: Share | None, thresholds: GateThresholds) -> GateResult:
-    """A model of people's labels is better than chance on labels it has not seen."""
+    """A model of people's labels has their order more often than chance, on labels it has not seen."""
     wanted = thresholds.reward_accuracy
     if share is None or share.n == 0:
         return _unmeasured(name, wanted, "labels to check it on", "collect feedback on more prompts")
     strict = share.n >= thresholds.enough_cases
     good = share.low > wanted if strict else share.mean >= wanted
     rule = "interval above chance" if strict else f"point only, below {thresholds.enough_cases} cases"
-    detail = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}] on {share.n} labels ({rule})"
+    order = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
+    detail = f"has people's order in {order} of {share.n} labels, by chance 0.50 ({rule})"
     gap = share.mean - wanted
     if gap > 0:
         whose = "from the judge's raters" if name == "judge" else "on held-out prompts"
