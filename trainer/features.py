@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.adapters.policies import LanguageModel
-from trainer.core.dataset import Labels, Turn
+from trainer.core.dataset import Labels, Row, Turn
 from trainer.core.reward_data import UNKNOWN_RATER, RewardData
 from trainer.core.rollout import look
 from trainer.core.safety import SafetyData
@@ -67,13 +67,21 @@ def answers_of(labels: Labels) -> list[AnswerKey]:
     return [*pairs, *((row.prompt, row.completion) for row in labels.ratings)]
 
 
-def reward_data(labels: Labels, table: FeatureTable, segments: Mapping[str, str] = MappingProxyType({})) -> RewardData:
-    """Labels as tensors, with the rows of their own answers alone. `segments` are by response id, for the report."""
+def reward_data(
+    labels: Labels,
+    table: FeatureTable,
+    segments: Mapping[str, str] = MappingProxyType({}),
+    people: Mapping[str, int] | None = None,
+) -> RewardData:
+    """Labels as tensors, with the rows of their own answers alone. `segments` are by response id, for the report.
+
+    `people` numbers the raters where several sets shall number them alike.
+    """
     keys = list(dict.fromkeys(answers_of(labels)))
     row = {key: n for n, key in enumerate(keys)}
     groups = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys))}
     pairs = [(row[r.prompt, r.chosen], row[r.prompt, r.rejected]) for r in labels.pairs]
-    people = _numbered([*(r.rater for r in labels.ratings), *(r.rater for r in labels.pairs)])
+    people = numbered(labels) if people is None else people
     return RewardData(
         features_NF=table.features_NF[torch.tensor([table.rows[key] for key in keys], dtype=torch.long)],
         lengths_N=torch.tensor([len(text.split()) for _, text in keys], dtype=torch.long),
@@ -83,8 +91,8 @@ def reward_data(labels: Labels, table: FeatureTable, segments: Mapping[str, str]
         rated_R=torch.tensor([row[r.prompt, r.completion] for r in labels.ratings], dtype=torch.long),
         labels_R=torch.tensor([float(r.label) for r in labels.ratings]),
         rating_weights_R=torch.tensor([r.weight for r in labels.ratings]),
-        raters_R=people[: len(labels.ratings)],
-        raters_P=people[len(labels.ratings) :],
+        raters_R=_numbers(labels.ratings, people),
+        raters_P=_numbers(labels.pairs, people),
         sources_P=tuple(r.source for r in labels.pairs),
         segments_P=tuple(next((segments[i] for i in r.responses if i in segments), "") for r in labels.pairs),
         segments_R=tuple(segments.get(r.response, "") for r in labels.ratings),
@@ -103,7 +111,12 @@ def safety_data(examples: Sequence[SafetyExample], table: FeatureTable) -> Safet
     )
 
 
-def _numbered(raters: Sequence[str | None]) -> Tensor:
-    """A number for each person, in order of appearance."""
-    known = {rater: n for n, rater in enumerate(dict.fromkeys(r for r in raters if r is not None))}
-    return torch.tensor([UNKNOWN_RATER if r is None else known[r] for r in raters], dtype=torch.long)
+def numbered(*sets: Labels) -> dict[str, int]:
+    """A number for each person whom a label names, in order of appearance, thumbs first."""
+    named = (row.rater for labels in sets for row in (*labels.ratings, *labels.pairs))
+    return {rater: n for n, rater in enumerate(dict.fromkeys(r for r in named if r is not None))}
+
+
+def _numbers(rows: Sequence[Row], people: Mapping[str, int]) -> Tensor:
+    numbers = [UNKNOWN_RATER if row.rater is None else people[row.rater] for row in rows]
+    return torch.tensor(numbers, dtype=torch.long)

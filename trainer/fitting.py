@@ -14,7 +14,7 @@ from trainer.core.gates.labels import outcomes
 from trainer.core.reward import RewardEnsemble, RewardReport
 from trainer.core.safety import SafetyHead, SafetyReport, fit_safety
 from trainer.core.safety_examples import SafetyExample
-from trainer.features import FeatureTable, reward_data, safety_data
+from trainer.features import FeatureTable, numbered, reward_data, safety_data
 from trainer.settings import CycleConfig
 
 _NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
@@ -49,8 +49,9 @@ def fit(
 ) -> Fitted:
     """The reward ensemble on the training set, the judge's on its own, the safety head on its examples."""
     generator = torch.Generator().manual_seed(config.seed)
-    sets = (dataset.train, dataset.held_out, dataset.judge)
-    train, held_out, judged = (reward_data(s, table, segments) for s in sets)
+    people = numbered(dataset.train, dataset.held_out)
+    train, held_out = (reward_data(s, table, segments, people) for s in (dataset.train, dataset.held_out))
+    judged = reward_data(dataset.judge, table, segments)
     ensemble, report = reward.fit_ensemble(train, config.reward, generator, held_out=held_out)
     other, other_report = reward.fit_ensemble(judged, config.reward, generator)
     seen = outcomes(ensemble.score(held_out.features_NF).mean(1), held_out, train)

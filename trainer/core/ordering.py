@@ -12,6 +12,9 @@ Shapes: N answers, P pairs, R ratings, K labels (pairs, then ratings).
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -19,26 +22,53 @@ from trainer.core.estimates import Estimate, hits, mean_over_groups
 from trainer.core.reward_data import RewardData
 
 
-def ordering(scores_N: Tensor, data: RewardData) -> Estimate | None:
+def ordering(parts: Sequence[tuple[Tensor, RewardData]]) -> Estimate | None:
     """Share of labels whose order the scores have, pairs and thumbs together, at the labels' weights.
 
-    The interval is the wider one of two bootstraps: over prompts, whose labels share a difficulty, and over people, of
-    whom a few that agree are no crowd. None without pairs and without thumbs of both kinds.
+    `parts` are scores N with the labels on their answers: they have no prompt in common, and the same number in two of
+    them is the same person. Thumbs are compared within their part. The interval is the wider one of two bootstraps:
+    over prompts, whose labels share a difficulty, and over people, of whom a few that agree are no crowd. None without
+    pairs and without thumbs of both kinds.
     """
-    margins_P = scores_N[data.pairs_P2[:, 0]] - scores_N[data.pairs_P2[:, 1]]
-    values_R = thumb_values(scores_N[data.rated_R], data.labels_R, data.rating_weights_R)
-    both = len(values_R) > 0
-    rated_R = data.rated_R if both else data.rated_R[:0]
-    values_K = torch.cat([hits(margins_P, torch.ones(len(margins_P))).double(), values_R])
-    weights_K = torch.cat([_normed(data.pair_weights_P), _normed(data.rating_weights_R) if both else values_R])
-    prompts_K = data.groups_N[torch.cat([data.pairs_P2[:, 0], rated_R])]
-    people_K = torch.cat([data.pair_raters(), data.raters() if both else rated_R])
+    made = [_cases(scores_N, data) for scores_N, data in parts]
+    values_K, weights_K, people_K = (torch.cat(each) for each in zip(*(case[:3] for case in made), strict=True))
+    prompts_K = _numbered_on([case.prompts_K for case in made])
     by_prompt = mean_over_groups(values_K, prompts_K, weights_K=weights_K)
     by_person = mean_over_groups(values_K, _apart(people_K), weights_K=weights_K)
     if by_prompt is None or by_person is None:
         return None
     low, high = min(by_prompt.low, by_person.low), max(by_prompt.high, by_person.high)
     return Estimate(by_prompt.mean, max(0.0, low), min(1.0, high), len(values_K))
+
+
+class _Cases(NamedTuple):
+    values_K: Tensor
+    weights_K: Tensor
+    people_K: Tensor
+    prompts_K: Tensor
+
+
+def _cases(scores_N: Tensor, data: RewardData) -> _Cases:
+    """Pairs, then thumbs, if there are both kinds of them. Pairs and thumbs count by their numbers, however each are
+    weighed among themselves."""
+    margins_P = scores_N[data.pairs_P2[:, 0]] - scores_N[data.pairs_P2[:, 1]]
+    values_R = thumb_values(scores_N[data.rated_R], data.labels_R, data.rating_weights_R)
+    n = len(values_R)
+    return _Cases(
+        values_K=torch.cat([hits(margins_P, torch.ones(len(margins_P))).double(), values_R]),
+        weights_K=torch.cat([_normed(data.pair_weights_P), _normed(data.rating_weights_R)[:n]]),
+        people_K=torch.cat([data.pair_raters(), data.raters()[:n]]),
+        prompts_K=data.groups_N[torch.cat([data.pairs_P2[:, 0], data.rated_R[:n]])],
+    )
+
+
+def _numbered_on(prompts: Sequence[Tensor]) -> Tensor:
+    """The prompts of all parts, each part's numbers beyond those of the one before."""
+    shifted, first = list[Tensor](), 0
+    for prompts_K in prompts:
+        shifted.append(prompts_K + first)
+        first += int(prompts_K.max()) + 1 if len(prompts_K) else 0
+    return torch.cat(shifted)
 
 
 def thumb_values(scores_R: Tensor, labels_R: Tensor, weights_R: Tensor) -> Tensor:
@@ -66,7 +96,7 @@ def _below(scores_A: Tensor, others_B: Tensor, weights_B: Tensor) -> Tensor:
 
 
 def _normed(weights_K: Tensor) -> Tensor:
-    """Weights of mean 1; pairs and thumbs count by their numbers then, however each are weighed among themselves."""
+    """Weights of mean 1."""
     return weights_K.double() / weights_K.double().mean().clamp(min=1e-12)
 
 

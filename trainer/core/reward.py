@@ -176,10 +176,10 @@ def fit_ensemble(
     temperature = _temperature(usable, unseen.scores_N, config)
     ensemble = _calibrated(whole, temperature, unseen.scores_N[_labelled(usable)])
     if held_out is None:
-        scored, judged = _cross_fitted(usable, unseen, config), usable
+        scored, judged, also = _cross_fitted(usable, unseen, config), usable, ()
     else:
         judged, _ = finite(held_out)
-        scored = _scored(whole, judged, temperature)
+        scored, also = _scored(whole, judged, temperature), ((unseen.scores_N / temperature, usable),)
     made = report(
         scored,
         judged,
@@ -188,6 +188,7 @@ def fit_ensemble(
         trained_on=usable,
         dropped=dropped,
         cross_validated=_accuracy_of(usable, unseen.scores_N),
+        also=also,
     )
     return ensemble, made
 

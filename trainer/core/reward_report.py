@@ -70,7 +70,8 @@ class RewardReport:
     dropped: int = 0
     """Labels left out because a feature or a weight was no finite number, or the rater is one-sided."""
     ordering: Estimate | None = None
-    """Share of all labels whose order the scores have; see `trainer.core.ordering`."""
+    """Share of labels whose order the scores have, those that were trained on (out of fold) included; see
+    `trainer.core.ordering`."""
     by_source: tuple[Agreement, ...] = ()
     by_segment: tuple[Agreement, ...] = ()
 
@@ -93,8 +94,12 @@ def report(
     trained_on: RewardData,
     dropped: int = 0,
     cross_validated: Estimate | None = None,
+    also: Sequence[tuple[Tensor, RewardData]] = (),
 ) -> RewardReport:
-    """The report on the labels of `held_out`; length chooses its sign on `trained_on`."""
+    """The report on the labels of `held_out`; length chooses its sign on `trained_on`.
+
+    `also` are scores out of fold with the labels on their answers, which tell of the ordering as well.
+    """
     margins_P, rated_R = margins(scored.scores_N, held_out), scored.scores_N[held_out.rated_R]
     return RewardReport(
         n_pairs=len(trained_on.pairs_P2),
@@ -111,7 +116,7 @@ def report(
         length_correlation_before=correlation(scored.with_length_N, held_out.lengths_N.float()),
         cross_validated=cross_validated,
         dropped=dropped,
-        ordering=ordering(scored.scores_N, held_out),
+        ordering=ordering([*also, (scored.scores_N, held_out)]),
         by_source=agreement(margins_P, rated_R, held_out, held_out.sources_P, (RATINGS,) * len(rated_R)),
         by_segment=agreement(margins_P, rated_R, held_out, held_out.segments_P, held_out.segments_R),
     )

@@ -27,7 +27,8 @@ def data(
 
 def sure(right: list[float], confidence: float) -> LabelOutcomes:
     n = len(right)
-    return LabelOutcomes(torch.tensor(right), torch.full((n,), 0.5), torch.full((n,), confidence), torch.arange(n))
+    half = torch.full((n,), 0.5)
+    return LabelOutcomes(torch.tensor(right), torch.tensor(right), half, torch.full((n,), confidence), torch.arange(n))
 
 
 def test_pairs_are_right_where_the_chosen_answer_scores_higher_and_halves_are_ties() -> None:
@@ -35,25 +36,32 @@ def test_pairs_are_right_where_the_chosen_answer_scores_higher_and_halves_are_ti
     held = data([9, 3, 4, 4], pairs=[(0, 1), (2, 3)])
     found = outcomes(torch.tensor([2.0, 0.0, 1.0, 1.0]), held, train)
     assert found.right_K.tolist() == [1.0, 0.5]
-    assert found.length_right_K.tolist() == [
-        0.0,
-        0.5,
-    ]  # the shorter one is not chosen here; equal lengths decide nothing
+    assert found.ordered_K.tolist() == [1.0, 0.5]
+    # The shorter one is not chosen here; equal lengths decide nothing.
+    assert found.length_ordered_K.tolist() == [0.0, 0.5]
     assert found.confidence_K.tolist() == pytest.approx([0.880797, 0.5])
     assert found.groups_K.tolist() == [0, 1]
 
 
-def test_thumbs_are_right_by_the_sign_of_the_score_and_length_by_the_training_median() -> None:
+def test_thumbs_are_right_by_the_sign_of_the_score_and_ordered_among_those_of_the_other_kind() -> None:
     train = data([2, 4, 8], up=[0.0, 1.0, 1.0])  # longer than 4: up
     held = data([9, 1, 8], up=[1.0, 1.0, 0.0])
     found = outcomes(torch.tensor([1.0, -1.0, -3.0]), held, train)
     assert found.right_K.tolist() == [1.0, 0.0, 1.0]
-    assert found.length_right_K.tolist() == [1.0, 0.0, 0.0]
+    assert found.ordered_K.tolist() == [1.0, 1.0, 1.0]  # both thumbs up score higher than the one down
+    # By length one up is above the one down and one below: an area of 0.5. Either adds (3 / 2) * 0.5 to it or takes it.
+    assert found.length_ordered_K.tolist() == [1.25, -0.25, 0.5]
+
+
+def test_thumbs_that_are_all_up_are_right_or_wrong_each_by_itself() -> None:
+    found = outcomes(torch.tensor([1.0, -1.0]), data([3, 3], up=[1.0, 1.0]), data([2, 4], up=[0.0, 1.0]))
+    assert found.ordered_K.tolist() == [1.0, 0.0]
 
 
 def test_the_gain_over_length_is_drawn_by_prompts() -> None:
     right = torch.tensor([1.0, 1.0, 0.0, 1.0])
-    found = LabelOutcomes(right, torch.tensor([0.0, 0.0, 0.0, 1.0]), right, torch.tensor([7, 7, 9, 9])).beyond_length(0)
+    length = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    found = LabelOutcomes(right, right, length, right, torch.tensor([7, 7, 9, 9])).beyond_length(0)
     assert found is not None and (found.mean, found.n) == (0.5, 4)
     assert (found.low, found.high) == (0.0, 1.0)  # two prompts: one all better, one all equal
 
@@ -73,7 +81,7 @@ def test_on_few_labels_a_large_gap_may_be_chance() -> None:
 
 
 def test_without_labels_there_is_nothing_to_say() -> None:
-    none = LabelOutcomes(*(torch.zeros(0),) * 4)
+    none = LabelOutcomes(*(torch.zeros(0),) * 5)
     assert none.calibration(0) is None and none.beyond_length(0) is None
 
 

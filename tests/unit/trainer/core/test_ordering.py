@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.core.ordering import ordering, thumb_values
+from trainer.core.estimates import Estimate
+from trainer.core.ordering import ordering as of_parts
+from trainer.core.ordering import thumb_values
 from trainer.core.reward_data import RewardData
 
 
@@ -31,6 +33,10 @@ def data(
         rating_weights_R=torch.tensor(weights) if weights else torch.ones(len(labels)),
         raters_R=torch.tensor(raters or [], dtype=torch.long),
     )
+
+
+def ordering(scores_N: Tensor, labels: RewardData) -> Estimate | None:
+    return of_parts([(scores_N, labels)])
 
 
 def test_who_calls_every_answer_good_is_right_in_nine_of_ten_thumbs_and_orders_by_chance() -> None:
@@ -97,3 +103,14 @@ def test_pairs_of_one_person_are_drawn_together() -> None:
     many = ordering(scores, data(pairs=pairs, pair_raters=list(range(20))))
     assert one is not None and many is not None and one.mean == many.mean == pytest.approx(0.7)
     assert one.high - one.low > 1.2 * (many.high - many.low)
+
+
+def test_a_person_who_voted_in_both_parts_is_one_and_prompts_of_two_parts_are_two() -> None:
+    """Ten pairs, right, of two people in one part, and ten, wrong, of the same two in another."""
+    right, wrong = (torch.tensor(row * 10) for row in ([1.0, 0.0], [0.0, 1.0]))
+    part = data(pairs=[(2 * n, 2 * n + 1) for n in range(10)], pair_raters=[n % 2 for n in range(10)])
+    found = of_parts([(right, part), (wrong, part)])
+    # Either person was right ten times and wrong ten times: drawn as persons, the mean is one half each time. The
+    # interval is then that over twenty prompts, of which half are right: 0.5 +- 1.96 * sqrt(0.25 / 20) = 0.28 to 0.72.
+    assert found is not None and (found.mean, found.n) == (0.5, 20)
+    assert (found.low, found.high) == (pytest.approx(0.28, abs=0.04), pytest.approx(0.72, abs=0.04))
