@@ -99,7 +99,8 @@ def load_teacher(teacher: str, raters: Raters, registry: Registry, settings: Tra
     """The teacher on its base; raises `ModelError` where this base is another than the record's."""
     wanted = raters.record.base_model
     here = environment.base_model_info(settings.base_model_name, settings.base_model)
-    if (wanted.name, wanted.sha256) != (here.name, here.sha256):
+    known = wanted.sha256 is not None and here.sha256 is not None
+    if (wanted.sha256 != here.sha256) if known else (wanted.name != here.name):
         raise ModelError(
             f"version {raters.record.version} is of the base model {wanted.name} (SHA-256 {_short(wanted.sha256)}), "
             f"and this one is {here.name} ({_short(here.sha256)}): name its base with --model"

@@ -58,9 +58,8 @@ def cut_student(teacher: Policy, n_layers: int) -> LanguageModel:
 def _renumber(model: Any, before: int, chosen: Sequence[int]) -> None:
     """What a block knows of its place, and what the configuration says layer by layer, for the blocks that are left."""
     for place, block in enumerate(blocks_of(model.get_decoder())):
-        for module in block.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = place
+        for module in (m for m in block.modules() if hasattr(m, "layer_idx")):
+            vars(module)["layer_idx"] = place
     model.config = config = copy.deepcopy(model.config)
     model.get_decoder().config = config.get_text_config()
     for text in {id(c): c for c in (config, config.get_text_config())}.values():

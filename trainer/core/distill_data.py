@@ -40,7 +40,7 @@ def best_of(scores_N: Tensor, answers: Sequence[Sequence[int]], *, group: int, k
     """Indices of the `keep` best distinct answers of each `group` that stands together; of equals the earlier one."""
     if len(answers) != len(scores_N) or len(answers) % group:
         raise ValueError(f"{len(scores_N)} scores and {len(answers)} answers are not whole groups of {group}")
-    scores = scores_N.tolist()
+    scores = [float(score) for score in scores_N]
     kept: list[int] = []
     for start in range(0, len(answers), group):
         ranked = sorted(range(start, start + group), key=lambda n: (-scores[n], n))
