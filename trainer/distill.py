@@ -12,6 +12,7 @@ Nothing is registered and no event is sent: a student is a base model of its own
 folder beside the student's, so that the same command goes on where it was stopped, and comes to the same bytes.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -96,17 +97,17 @@ def run_distill(
     name = choose_teacher(request, events)
     raters = raters_for(name, registry)
     steps = Steps(f"of {name}", stop=stop, price_per_hour=settings.price_per_hour, currency=settings.currency)
-    with steps.step(Step.PREPARE):
-        teacher = load_teacher(name, raters, registry, settings, load)
-        steps.device = str(teacher.lm.device)
-        untrained, source = make_student(request, teacher)
-        recipe = make_recipe(settings, name, raters, source, teacher.lm)
-        steps.id = student_id(recipe)
-        folder = place_of(request, settings, steps.id)
-    work = folder.with_name(f".{folder.name}.work")
-    with _OneAtATime(work):
-        lake = TrainerLake(settings.lake)
+    with contextlib.ExitStack() as held:
         with steps.step(Step.PREPARE):
+            teacher = load_teacher(name, raters, registry, settings, load)
+            steps.device = str(teacher.lm.device)
+            untrained, source = make_student(request, teacher)
+            recipe = make_recipe(settings, name, raters, source, teacher.lm)
+            steps.id = student_id(recipe)
+            folder = place_of(request, settings, steps.id)
+            work = folder.with_name(f".{folder.name}.work")
+            held.enter_context(_OneAtATime(work))
+            lake = TrainerLake(settings.lake)
             pins = _begun(work, steps.id, recipe, lake)
             data = read_prompts(lake, pins, recipe)
             shared = share_tokens(untrained, teacher.lm, data.train_prompts, recipe.cycle.limits)

@@ -149,12 +149,16 @@ def own_answers(rollouts: Rollouts, config: DistillConfig, rewards: Rewards | No
 
 @torch.no_grad()
 def measure_gap(pair: Pair, aside: Lessons, config: DistillConfig, *, seed: int) -> Gap:
-    """The gap on prompts that are set aside; the student's own answers are drawn by `seed`, the same at each look."""
+    """The gap on prompts that are set aside; the student's own answers are drawn by `seed`, the same at each look.
+
+    As many to a prompt as the teacher gave: of one each, the noise was larger than what a stage gains.
+    """
     nll, forward, _ = _apart(pair, aside, config)
     if pair.teacher is None:
         return Gap(nll, None, None)
     prompts = list(dict.fromkeys(aside.prompts))
-    rollouts = sample(pair.student, prompts, 1, pair.sampling, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    rollouts = sample(pair.student, prompts, config.answers, pair.sampling, generator)
     own = Lessons(rollouts.prompts, tuple(rollouts.answers()))
     return Gap(nll, forward, _apart(pair, own, config)[2])
 

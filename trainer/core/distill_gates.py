@@ -68,7 +68,7 @@ def judge_student(found: StudentCandidate, thresholds: GateThresholds) -> tuple[
     )
     no_kl = "student and teacher share no tokenizer, so their probabilities can't be compared"
     missing += [NotAsked(name, no_kl) for name, distance in distances if distance is None]
-    return tuple(map(_advised, asked)), [*missing, *_unasked_probes(found.probes)]
+    return tuple(map(_told, asked)), [*missing, *_unasked_probes(found.probes)]
 
 
 def learned(changed: bool) -> GateResult:
@@ -102,9 +102,12 @@ def _unasked_probes(paired: Sequence[Paired]) -> list[NotAsked]:
     ]
 
 
-def _advised(gate: GateResult) -> GateResult:
-    """What would change a student's refusal, where it is another thing than what would change a version's."""
-    if gate.passed or gate.name in (*CARRIED, "finite", "changed", "comparisons"):
+def _told(gate: GateResult) -> GateResult:
+    """A student's parent is its teacher; what would change its refusal is another thing than for a version."""
+    if gate.name in (*CARRIED, "finite", "changed", "comparisons"):
+        return gate
+    gate = gate.model_copy(update={"detail": gate.detail.replace("the parent", "the teacher")})
+    if gate.passed:
         return gate
     advice = {"latency": "fewer layers, or a smaller model"}.get(gate.name, NEARER)
     if gate.name in PROBES:
