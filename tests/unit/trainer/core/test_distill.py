@@ -138,7 +138,7 @@ def test_an_own_answer_weighs_by_its_reward_against_the_other_to_its_prompt() ->
     config = replace(CONFIG, reward_weight=0.5)
     batch = own_answers(rollouts, config, lambda prompts, said: torch.tensor([1.0, 3.0]))
     assert batch.nll_N.tolist() == [-1.0, 1.0]  # half of 1 - 3 and of 3 - 1
-    assert (batch.divergence, batch.beta, batch.generated) == (1.0, 0.5, 4)
+    assert (batch.divergence, batch.beta, batch.generated) == (1.0, 1.0, 4)
     assert own_answers(rollouts, config, None).nll_N.tolist() == [0.0, 0.0]
 
 

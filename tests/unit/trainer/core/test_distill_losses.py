@@ -87,9 +87,7 @@ def test_without_a_teacher_the_loss_is_cross_entropy_alone() -> None:
     student, _ = heads(2, vocabulary=4)
     even = Head(student.states_KD * 0, student.weight_VD)
     ones_K = torch.ones(2).double()
-    found = distillation_loss(
-        even, torch.tensor([0, 3]), None, nll_K=ones_K, divergence=1.0, beta=0.5, temperature=1.0
-    )
+    found = distillation_loss(even, torch.tensor([0, 3]), None, nll_K=ones_K, divergence=1.0, beta=0.5, temperature=1.0)
     assert float(found.loss) == pytest.approx(2 * math.log(4)) and found.divergence_K.tolist() == [0.0, 0.0]
 
 
