@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     Of a distillation also 3, refused by a gate (the student is kept), and 130, stopped.
     """
     given = _parser().parse_args(arguments)
-    from trainer.settings import TrainerSettings  # brings torch, which takes seconds to import: --help does without
+    from trainer.settings import TrainerSettings  # both bring torch, which takes seconds to import: --help does without
+    from trainer.stages import Stopped
 
     try:
         settings = TrainerSettings()
@@ -48,9 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(given, settings, stop)
     except ThumbwheelError as error:
+        if given.program == "distill" and isinstance(error, Stopped):
+            return STOPPED  # what it has finished can be gone on with
         logger.error(str(error))
-        stopped = STOPPED if given.program == "distill" else 0  # what a distillation has finished can be gone on with
-        return stopped if stop.is_set() else 1
+        return 0 if stop.is_set() else 1
 
 
 def _parser() -> argparse.ArgumentParser:

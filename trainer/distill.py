@@ -23,7 +23,7 @@ from typing import Self
 
 import torch
 
-from schemas.errors import LeaseHeld, SettingsError
+from schemas.errors import CycleError, LeaseHeld, SettingsError
 from schemas.versions import BASE_VERSION
 from trainer.adapters import environment
 from trainer.adapters.checkpoints import Checkpoints
@@ -115,9 +115,20 @@ def run_distill(
             student, parameters = learning(untrained, recipe.distill.lora_rank)
         keep = Checkpoints(work / "state", seconds=settings.checkpoint_seconds)
         room = Classroom(recipe, teacher, student, parameters, shared, raters, data, steps, keep)
-        report = _run(Work(steps.id, folder, room, pins, registry, settings, now), suite)
+        report = _unbroken(lambda: _run(Work(steps.id, folder, room, pins, registry, settings, now), suite))
         shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _unbroken(run: Callable[[], DistillReport]) -> DistillReport:
+    """What came from outside (disk, device, an erasure) as one line that says what to do."""
+    try:
+        return run()
+    except (OSError, RuntimeError) as error:
+        logger.warning("the distillation broke off", exc_info=True)
+        raise CycleError(
+            f"the distillation broke off: {error}; what is finished is kept, and the same command goes on from there"
+        ) from error
 
 
 class _OneAtATime(Lease):
@@ -139,7 +150,10 @@ def _begun(work: Path, id: str, recipe: Recipe, lake: TrainerLake) -> Pins:
     start = Start(id=id, recipe=recipe, code_version=environment.code_version(), environment=environment.environment())
     file, pinned = work / "start.json", work / "pins.json"
     if file.is_file() and pinned.is_file():
-        before = Start.model_validate_json(file.read_text(encoding="utf-8"))
+        try:
+            before, pins = Start.model_validate_json(file.read_text(encoding="utf-8")), Pins.read(pinned)
+        except ValueError as error:
+            raise SettingsError(f"what was begun in {work} can't be read: remove that folder to begin anew") from error
         named = {"recipe": "settings or models", "code_version": "code", "environment": "libraries or machine"}
         changed = [what for name, what in named.items() if getattr(before, name) != getattr(start, name)]
         if changed:
@@ -148,7 +162,8 @@ def _begun(work: Path, id: str, recipe: Recipe, lake: TrainerLake) -> Pins:
                 f"remove that folder to begin anew, or name another with --output"
             )
         logger.info("going on with what was begun", extra={"distillation": id})
-        return Pins.read(pinned)
+        return pins
+    shutil.rmtree(work / "state", ignore_errors=True)  # of what nobody knows how it began
     pins = lake.pins()
     write_whole(pinned, pins.text())
     write_whole(file, start.model_dump_json(indent=1) + "\n")

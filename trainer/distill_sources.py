@@ -126,7 +126,10 @@ def make_student(request: DistillRequest, teacher: Policy) -> tuple[LanguageMode
 def make_recipe(
     settings: TrainerSettings, teacher: str, raters: Raters, student: StudentSource, lm: LanguageModel
 ) -> Recipe:
-    """All that decides the result. Labels are split as they were for the judge: what it learned from stays apart."""
+    """All that decides the result. Labels are split as they were for the judge: what it learned from stays apart.
+
+    Raises `SettingsError`.
+    """
     cycle = settings.cycle_config(
         n_parameters=lm.n_parameters(),
         dtype=str(lm.dtype).removeprefix("torch."),
@@ -134,7 +137,10 @@ def make_recipe(
         threads=environment.threads(),
         seed=settings.seed,
     )
-    distill = settings.distill_config(lm.n_parameters())
+    try:
+        distill = settings.distill_config(lm.n_parameters())
+    except ValueError as error:
+        raise SettingsError(f"THUMBWHEEL_DISTILL__...: {error}") from error
     split = replace(raters.record.config.split, max_train_prompts=distill.prompts)
     return Recipe(
         teacher=teacher,

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schemas.envelope import new_event
-from schemas.errors import ModelError, NotEnoughData, SettingsError, ThumbwheelError, UnknownVersion
+from schemas.errors import CycleError, ModelError, NotEnoughData, SettingsError, ThumbwheelError, UnknownVersion
 from schemas.versions import ModelVersion, VersionState, move
 from serving.adapters.base_model import load_base_model
 from tests.integration import trainer_lake as lake
@@ -171,6 +171,23 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(school: School) 
         school.make(stop=_after(6))
     with pytest.raises(SettingsError, match=r"other settings or models began it: remove that folder"):
         school.make(distill={"epochs": 1})
+    (school.folder / ".student.work" / "start.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"can't be read: remove that folder to begin anew"):
+        school.make()
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_what_is_finished_and_says_so(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("trainer.distill.student_card", full)
+        with pytest.raises(CycleError, match=r"No space left on device; what is finished is kept"):
+            school.make(distill={"epochs": 1, "iterations": 0})
+    assert not (school.folder / "student").exists()
+    assert school.make(distill={"epochs": 1, "iterations": 0}).teacher == "v1"
 
 
 def test_a_student_of_another_vocabulary_learns_answers_alone_and_its_kl_is_not_asked(
@@ -201,6 +218,7 @@ def test_the_base_can_teach_by_the_newest_reward_model(school: School) -> None:
         ({"layers": None, "model": "BASE"}, ModelError, "a student must be smaller"),
         ({"layers": None, "model": "nowhere"}, ModelError, "can't load the base model 'nowhere'"),
         ({"distill": {"min_prompts": 200}}, NotEnoughData, "prompts to learn from and 200 are needed"),
+        ({"distill": {"keep": 9}}, SettingsError, "THUMBWHEEL_DISTILL__...: 9 answers can't be kept of 2"),
         ({"output": Path("DATA/registry/v7")}, SettingsError, "inside the registry"),
         ({"output": Path("DATA/lake")}, SettingsError, "is there already"),
     ],
