@@ -3,6 +3,7 @@
 Shapes: N answers, F features.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -26,6 +27,7 @@ from trainer.distill_steps import Step, Steps
 from trainer.features import encode_prompt
 
 PROMPTS_AT_ONCE = 16
+SAVING_SHARE = 20
 ANSWER_SEED, ON_POLICY_SEED = 7, 11
 """Apart from one another and from those of an evaluation: added to the seed times 1000."""
 
@@ -152,7 +154,8 @@ def _stage(room: Classroom, name: StageName, train: Callable[[Hooks, TrainState 
 
     def made() -> tuple[StageReport, tuple[Tensor, ...]]:
         resume = cast("TrainState | None", room.keep.load(f"{name}-state"))
-        hooks = Hooks(room.steps.progress, told, lambda state: room.keep.save_now_and_then(f"{name}-state", state))
+        save = paced(lambda state: room.keep.save_now_and_then(f"{name}-state", state))
+        hooks = Hooks(room.steps.progress, told, save)
         report = train(hooks, resume)
         return report, tuple(p.detach() for p in room.parameters)
 
@@ -162,8 +165,27 @@ def _stage(room: Classroom, name: StageName, train: Callable[[Hooks, TrainState 
         room.steps.progress(seen.step / max(1, n_steps(room, name)), figures)
 
     report, values = room.keep.result(name, made)
+    room.keep.forget(f"{name}-state")
     copy_into(room.parameters, values)
     return report
+
+
+def paced(
+    save: Callable[[TrainState], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[TrainState], None]:
+    """`save`, but so seldom that it takes a twentieth of the time at most: a student's state is four times its size."""
+    last, took = float("-inf"), 0.0
+
+    def saved(state: TrainState) -> None:
+        nonlocal last, took
+        began = clock()
+        if began - last < SAVING_SHARE * took:
+            return
+        save(state)
+        last = clock()
+        took = last - began
+
+    return saved
 
 
 def n_steps(room: Classroom, name: StageName) -> int:

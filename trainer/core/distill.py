@@ -69,6 +69,7 @@ class TrainState:
     parameters: tuple[Tensor, ...]
     optimizer: tuple[dict[str, Tensor], ...]
     best: tuple[Tensor, ...]
+    """The state to keep; empty where the parameters are."""
     kept_step: int
     looks: tuple[DistillLook, ...]
 
@@ -294,7 +295,8 @@ class _Stage:
         self._looks.append(look)
         self._since = _Since()
         self._hooks.on_look(look)
-        self._hooks.on_state(self._state(step))
+        if step:  # before the first one nothing has been learned that could be lost
+            self._hooks.on_state(self._state(step))
 
     def _stuck(self) -> bool:
         """Whether the last looks all found it no nearer, or it is no number any more."""
@@ -350,7 +352,7 @@ class _Stage:
             order=tuple(self._order.left),
             parameters=tuple(p.detach() for p in self._parameters),
             optimizer=optimizer_state(self._optimizer, self._parameters),
-            best=tuple(self._best),
+            best=() if self._kept_step == step else tuple(self._best),
             kept_step=self._kept_step,
             looks=tuple(self._looks),
         )
@@ -362,7 +364,8 @@ class _Stage:
         restore_optimizer(self._optimizer, state.optimizer)
         self._generator.set_state(state.generator)
         self._order = Order(self._plan.n_items, self._generator, state.order)
-        self._best = [b.to(p.device) for b, p in zip(state.best, self._parameters, strict=True)]
+        best = state.best or state.parameters
+        self._best = [b.to(p.device, copy=True) for b, p in zip(best, self._parameters, strict=True)]
         self._kept_step, self._looks = state.kept_step, list(state.looks)
         return state.step
 
