@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from infra.cli.options import Bootstrap, Data, ModelName, Place, locate
+from infra.cli.options import Bootstrap, Data, Place, locate
 
 STEPS = ("prepare", "answers", "supervised", "on_policy", "evaluate", "write")
-REFUSED, STOPPED = 3, 130
-"""What the trainer's program ends with, beside 0 and 1."""
+STOPPED = 130
+"""What the trainer's program ends with where it was stopped."""
+KEPT = 2
+"""Answers kept unless it is said otherwise, or there are fewer."""
 
 
 def distill(
@@ -52,7 +54,15 @@ def distill(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
     data: Data = None,
     bootstrap_servers: Bootstrap = None,
-    model: ModelName = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="The teacher's base model, where it is no longer at the place that its record names.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a smaller student from a version's answers and rewards, and hold it to the gates of a cycle.
 
@@ -75,6 +85,8 @@ def distill(
     if (student is None) == (layers is None):
         raise typer.BadParameter("say what the student is: either --student MODEL or --layers N")
     place = locate(data, bootstrap_servers)
+    if keep is None and answers is not None:
+        keep = min(answers, KEPT)
     given = {"prompts": prompts, "answers": answers, "keep": keep, "lora_rank": lora}
     settings = {f"THUMBWHEEL_DISTILL__{name.upper()}": str(n) for name, n in given.items() if n is not None}
     arguments = _arguments(place, student, layers, teacher, output)

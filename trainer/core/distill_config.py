@@ -64,6 +64,8 @@ class DistillConfig:
         counts = (self.min_prompts, self.answers, self.keep, self.batch_answers, self.prompts_per_iteration)
         if min(*counts, self.answers_per_prompt, self.checks, self.patience) < 1:
             raise ValueError("prompts, answers, batches, checks and patience must be 1 at least")
+        if self.prompts < self.min_prompts:
+            raise ValueError(f"{self.prompts} prompts are fewer than min_prompts ({self.min_prompts}): lower that, too")
         if self.keep > self.answers:
             raise ValueError(f"{self.keep} answers can't be kept of {self.answers}: lower keep or raise answers")
         if min(self.epochs, self.iterations, self.lora_rank) < 0 or self.epochs + self.iterations < 1:

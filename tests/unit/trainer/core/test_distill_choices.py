@@ -63,6 +63,7 @@ def test_the_gap_is_the_mean_of_both_directions_or_what_there_is() -> None:
     ("changes", "said"),
     [
         ({"keep": 5}, "5 answers can't be kept of 4"),
+        ({"prompts": 8}, r"8 prompts are fewer than min_prompts \(16\)"),
         ({"epochs": 0, "iterations": 0}, "one of the first two above it"),
         ({"beta": 1.5}, "between 0 and 1"),
         ({"patience": 0}, "must be 1 at least"),
