@@ -1,6 +1,7 @@
-"""`python -m trainer run | once | reward-only | score | reproduce`: configured by the environment alone.
+"""`python -m trainer run | once | reward-only | score | reproduce | distill`: configured by the environment alone.
 
-`once`, `reproduce`, and `reward-only` and `score` with --json print one JSON object on stdout; progress goes to stderr.
+`once`, `reproduce`, `distill`, and `reward-only` and `score` with --json print one JSON object on stdout; progress
+goes to stderr.
 """
 
 import argparse
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trainer")
 
+REFUSED, STOPPED = 3, 130
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one program. Exit codes: 0 done (a refused version included), 1 failed, 2 wrong settings."""
+    """Run one program. Exit codes: 0 done (a refused version included), 1 failed, 2 wrong settings.
+
+    Of a distillation also 3, refused by a gate (the student is kept), and 130, stopped.
+    """
     given = _parser().parse_args(arguments)
-    from trainer.settings import TrainerSettings  # brings torch, which takes seconds to import: --help does without
+    from trainer.settings import TrainerSettings  # both bring torch, which takes seconds to import: --help does without
+    from trainer.stages import Stopped
 
     try:
         settings = TrainerSettings()
@@ -42,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(given, settings, stop)
     except ThumbwheelError as error:
+        if given.program == "distill" and isinstance(error, Stopped):
+            return STOPPED  # what it has finished can be gone on with
         logger.error(str(error))
         return 0 if stop.is_set() else 1
 
@@ -61,7 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(commands)
     reproduce = commands.add_parser("reproduce", help="run a version's cycle again and compare the weights")
     reproduce.add_argument("version", help="for example v3")
+    _add_distill(commands)
     return parser
+
+
+def _add_distill(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    distill = commands.add_parser("distill", help="a smaller student of a version; prints its report as JSON")
+    distill.add_argument("--teacher", help="a version, or base; the live one")
+    student = distill.add_mutually_exclusive_group(required=True)
+    student.add_argument("--student", help="a folder with a model, or a Hugging Face id")
+    student.add_argument("--layers", type=int, help="so many of the teacher's own blocks")
+    distill.add_argument("--student-name", help="how the student's model is called")
+    distill.add_argument("--output", type=Path, help="the student's folder")
 
 
 def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -92,9 +112,27 @@ def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading
     if given.program == "score":
         _print(_scored(given, settings))
         return 0
+    if given.program == "distill":
+        return _distilled(given, settings, stop)
     found = app.compare(settings, given.version, stop.is_set)
     _print(found.model_dump_json())
     return 0 if found.same else 1
+
+
+def _distilled(given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event) -> int:
+    from trainer import app
+    from trainer.distill_sources import DistillRequest
+
+    request = DistillRequest(
+        teacher=given.teacher,
+        model=given.student,
+        model_name=given.student_name,
+        layers=given.layers,
+        output=given.output,
+    )
+    report = app.distill(settings, request, stop.is_set)
+    _print(report.model_dump_json())
+    return 0 if report.passed else REFUSED
 
 
 def _scored(given: argparse.Namespace, settings: "TrainerSettings") -> str:

@@ -13,6 +13,9 @@ from trainer.adapters.events import Events, KafkaEvents
 from trainer.adapters.policies import LanguageModel, load_base
 from trainer.adapters.registry import Registry
 from trainer.cycle import CycleRunner, LoadBase, reproduce
+from trainer.distill import run_distill
+from trainer.distill_records import DistillReport
+from trainer.distill_sources import DistillRequest
 from trainer.metrics import Metrics
 from trainer.records import Outcome, Reproduction
 from trainer.reward_only import RewardOnlyReport, train_reward_only
@@ -65,6 +68,18 @@ def run_reward_only(settings: TrainerSettings, stop: threading.Event) -> RewardO
 def run_score(settings: TrainerSettings, request: ScoreRequest) -> ScoreReport:
     """What a reward model says of production's newest answers, or of a file's."""
     return score_report.run_score(settings, request, loader(settings), now=lambda: datetime.now(UTC))
+
+
+def distill(
+    settings: TrainerSettings,
+    request: DistillRequest,
+    stop: Callable[[], bool] = lambda: False,
+    *,
+    events: Callable[[], Events] | None = None,
+) -> DistillReport:
+    """A smaller student of a version. The log is asked only which version is live."""
+    log = events or (lambda: KafkaEvents(settings.kafka))
+    return run_distill(settings, request, loader(settings), events=log, now=lambda: datetime.now(UTC), stop=stop)
 
 
 def run_reproduce(settings: TrainerSettings, version: str, stop: Callable[[], bool] = lambda: False) -> tuple[str, str]:

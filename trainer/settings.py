@@ -18,6 +18,7 @@ from trainer.core.budget import Budget
 from trainer.core.cost import MonthLimits
 from trainer.core.dataset import SplitConfig
 from trainer.core.direct import DirectConfig, Method
+from trainer.core.distill_config import DistillConfig
 from trainer.core.gates import GateThresholds
 from trainer.core.models import Critic
 from trainer.core.ppo_config import SMALL_MODEL, PPOConfig
@@ -31,7 +32,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Above = Annotated[float, Field(gt=0)]
-D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights, DirectConfig)
+D = TypeVar("D", PPOConfig, RewardConfig, GateThresholds, SourceWeights, DirectConfig, DistillConfig)
 
 
 class _Nested(BaseModel):
@@ -93,6 +94,30 @@ class DirectSettings(_Nested):
     checks: Count | None = None
     patience: Count | None = None
     look_prompts: Count | None = None
+
+
+class DistillSettings(_Nested):
+    """Changes to `trainer.core.distill_config.DistillConfig`, whose defaults go by the size of the teacher's base."""
+
+    prompts: Annotated[int, Field(ge=2)] | None = None
+    min_prompts: Annotated[int, Field(ge=2)] | None = None
+    answers: Count | None = None
+    keep: Count | None = None
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    batch_answers: Count | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    cross_entropy: Annotated[float, Field(ge=0)] | None = None
+    supervised_beta: Annotated[float, Field(ge=0, le=1)] | None = None
+    iterations: Annotated[int, Field(ge=0)] | None = None
+    prompts_per_iteration: Count | None = None
+    answers_per_prompt: Count | None = None
+    on_policy_lr_share: Annotated[float, Field(gt=0)] | None = None
+    beta: Annotated[float, Field(ge=0, le=1)] | None = None
+    reward_weight: Annotated[float, Field(ge=0)] | None = None
+    check_share: Share | None = None
+    checks: Count | None = None
+    patience: Count | None = None
+    lora_rank: Annotated[int, Field(ge=0)] | None = None
 
 
 class RewardSettings(_Nested):
@@ -334,6 +359,7 @@ class TrainerSettings(BaseSettings):
     method: Literal["ppo"] | Method = "ppo"
     ppo: PPOSettings = PPOSettings()
     direct: DirectSettings = DirectSettings()
+    distill: DistillSettings = DistillSettings()
     reward: RewardSettings = RewardSettings()
     reward_function: str | None = None
     """A reward of your own beside the reward model's: `module:name` or `path/to/file.py:name` of a function from
@@ -417,6 +443,10 @@ class TrainerSettings(BaseSettings):
             max_cost=self.max_cycle_cost,
             price_per_hour=self.price_per_hour,
         )
+
+    def distill_config(self, n_parameters: int) -> DistillConfig:
+        """How students learn from a teacher on a base model of this size; raises `ValueError`."""
+        return self.distill.change(DistillConfig.for_size(n_parameters))
 
     def month_limits(self) -> MonthLimits:
         """What all cycles of a month may use together."""

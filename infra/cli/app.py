@@ -8,6 +8,7 @@ from infra.cli import (
     access,
     cycles,
     demo,
+    distill,
     dlq,
     doctor,
     erase,
@@ -48,7 +49,7 @@ def _options(
 for command in (demo.demo, up.up):
     app.command(rich_help_panel="Run it")(command)
 app.command(rich_help_panel="Run it", epilog=lab.EPILOG)(lab.lab)
-for command in (label.label, replay.replay, train.train, score.score):
+for command in (label.label, replay.replay, train.train, score.score, distill.distill):
     app.command(rich_help_panel="Teach it")(command)
 app.command(
     rich_help_panel="Follow the data",

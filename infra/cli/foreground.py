@@ -39,7 +39,14 @@ def run_readably(place: Place, command: tuple[str, ...], *, model: str | None, s
     return child.returncode
 
 
-def run_with_bar(place: Place, program: str, *arguments: str, model: str | None) -> tuple[int, dict[str, Any] | None]:
+def run_with_bar(
+    place: Place,
+    program: str,
+    *arguments: str,
+    model: str | None,
+    settings: dict[str, str] | None = None,
+    stages: tuple[str, ...] | None = None,
+) -> tuple[int, dict[str, Any] | None]:
     """Run a program of the trainer with a bar by stage: its exit code, and the JSON object that it printed.
 
     Ctrl-C reaches it directly and it ends in order; errors and warnings of its log are shown as lines.
@@ -49,11 +56,11 @@ def run_with_bar(place: Place, program: str, *arguments: str, model: str | None)
     from infra.local.tether import tethered
 
     command = [sys.executable, "-P", "-m", "trainer", program, *arguments]
-    environment = environment_of(place, model=model, settings={})
+    environment = environment_of(place, model=model, settings=settings or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with (
         undisturbed(),
-        StageBar(err()) as bar,
+        StageBar(err(), *([stages] if stages else [])) as bar,
         subprocess.Popen(tethered(command), env=environment, **pipes) as child,
     ):
         signal.signal(signal.SIGTERM, lambda *_: child.terminate())

@@ -11,18 +11,19 @@ from schemas.cycles import Stage
 
 SHOWN = ("warning", "error", "critical")
 STAGES = tuple(stage.value for stage in Stage)
+FIGURES = ("reward", "kl", "gap", "loss")
 
 
 class StageBar:
     """Shows the stage, how much of it is done, and its latest figures. On a pipe: one line a stage."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, stages: tuple[str, ...] = STAGES) -> None:
+        self._console, self._stages = console, stages
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeElapsedColumn(),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
-        self._task = self._progress.add_task("starting", total=float(len(STAGES)), figures="")
+        self._task = self._progress.add_task("starting", total=float(len(stages)), figures="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -40,15 +41,15 @@ class StageBar:
         record = _record(line)
         if record is None or record.get("level") in SHOWN:
             self._console.print(readable(line), markup=False)
-        elif record.get("message") == "progress" and record.get("stage") in STAGES:
+        elif record.get("message") == "progress" and record.get("stage") in self._stages:
             self._moved(record)
         elif record.get("message") == "stage done" and not self._console.is_terminal:
             self._console.print(readable(line), markup=False)
 
     def _moved(self, record: dict[str, Any]) -> None:
         stage = record["stage"]
-        figures = " ".join(f"{name} {record[name]:.3g}" for name in ("reward", "kl") if name in record)
-        done = STAGES.index(stage) + float(record.get("fraction", 0.0))
+        figures = " ".join(f"{name} {record[name]:.3g}" for name in FIGURES if name in record)
+        done = self._stages.index(stage) + float(record.get("fraction", 0.0))
         self._progress.update(self._task, description=stage.replace("_", " "), completed=done, figures=figures)
 
 

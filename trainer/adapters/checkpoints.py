@@ -87,6 +87,12 @@ class Checkpoints:
         if self._clock() - self._written >= self._seconds:
             self.save(name, value)
 
+    def forget(self, name: str) -> None:
+        """Drop what is not needed any more, because what it led to is kept."""
+        file = self._file(name)
+        if file is not None:
+            file.unlink(missing_ok=True)
+
     def spent(self) -> dict[Stage, Spent]:
         """What the stages had used when something was last kept."""
         file = None if self._folder is None else self._folder / "spent.json"

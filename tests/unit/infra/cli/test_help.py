@@ -10,7 +10,7 @@ COMMANDS = (
     "versions list", "versions show", "versions promote", "versions rollback", "topics create", "topics describe",
     "topics copy", "models prepare", "trace", "erase", "tables list", "tables history", "tables diff", "tables show",
     "tables upkeep", "tables export", "tables import", "tables rebuild", "dlq list", "dlq show", "dlq retry",
-    "dlq drop", "keys create", "keys list", "keys revoke", "keys rotate", "lab", "score",
+    "dlq drop", "keys create", "keys list", "keys revoke", "keys rotate", "lab", "score", "distill",
     "cycles list", "cycles show", "cycles run", "cycles approve", "cycles decline", "cycles reproduce", "cycles export",
     "cycles sign", "cycles make-key",
 )  # fmt: skip
