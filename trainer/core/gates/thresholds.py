@@ -15,9 +15,10 @@ class GateThresholds:
 
     reward_accuracy: float = 0.5
     """Chance. A reward model below it would teach the opposite of what people said."""
-    enough_cases: int = 200
-    """From here on the interval's lower end must be above chance. People who err in a fifth of cases cap the accuracy
-    at 0.8, so a useful model is right in 0.6 of their labels; 200 are what tells 0.57 from chance."""
+    enough_cases: int = 300
+    """From here on the interval's lower end must be above chance. People who err in a fifth of cases cap what can be
+    had at 0.8, so a useful model has their order in 0.6 of the labels. 200 would tell 0.57 from chance if each were of
+    another person; as they are, the interval over people is wider by a quarter, which takes half as many again."""
     calibration: float = 0.15
     """Largest gap of the reward model's confidence and its accuracy, beyond what chance makes of so few labels. PPO
     trusts differences of scores; sure by 0.15 too much, 0.65 of right labels look like 0.8, all that people allow."""

@@ -56,7 +56,7 @@ def test_a_good_candidate_passes_every_gate_and_nothing_is_to_be_changed() -> No
 @pytest.mark.parametrize(
     ("change", "gate"),
     [
-        ({"reward_model": Share(0.55, 0.48, 0.62, 200)}, "reward_model"),
+        ({"reward_model": Share(0.55, 0.48, 0.62, 300)}, "reward_model"),
         ({"reward_model": Share(0.49, 0.35, 0.63, 49)}, "reward_model"),
         ({"calibration": Calibration(0.3, 0.22, 0.1, 0.3, 90)}, "calibration"),
         ({"beyond_length": Share(-0.2, -0.3, -0.1, 90)}, "beyond_length"),
@@ -85,14 +85,14 @@ def test_each_fault_fails_its_own_gate_and_no_other_and_says_what_would_change_i
 def test_with_few_cases_the_point_alone_must_not_be_below_chance() -> None:
     assert accuracy("reward_model", Share(0.5, 0.3, 0.7, 39), THRESHOLDS).passed
     assert not accuracy("reward_model", Share(0.49, 0.3, 0.7, 39), THRESHOLDS).passed
-    assert not accuracy("reward_model", Share(0.6, 0.5, 0.7, 200), THRESHOLDS).passed
+    assert not accuracy("reward_model", Share(0.6, 0.5, 0.7, 300), THRESHOLDS).passed
 
 
 def test_a_refusal_by_width_says_how_many_labels_would_do() -> None:
-    gate = accuracy("reward_model", Share(0.55, 0.48, 0.62, 200), THRESHOLDS)
-    # The half-width of 0.07 must come to 0.05: 200 * 1.4^2 = 392 labels, 192 more, and a twentieth for safety.
-    assert gate.remedy is not None and gate.remedy.startswith("about 202 more labels on held-out prompts")
-    worse = accuracy("reward_model", Share(0.45, 0.38, 0.52, 200), THRESHOLDS)
+    gate = accuracy("reward_model", Share(0.55, 0.48, 0.62, 300), THRESHOLDS)
+    # The half-width of 0.07 must come to 0.05: 300 * 1.4^2 = 588 labels, 288 more, and a twentieth for safety.
+    assert gate.remedy is not None and gate.remedy.startswith("about 303 more labels on held-out prompts")
+    worse = accuracy("reward_model", Share(0.45, 0.38, 0.52, 300), THRESHOLDS)
     assert worse.remedy is not None and "contradict" in worse.remedy  # more of the same would not help
 
 
