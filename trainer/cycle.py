@@ -35,6 +35,7 @@ from trainer.adapters.answers_file import load_safety_file, same_safety_file
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder, Cycles
 from trainer.adapters.events import SOURCE, Events
+from trainer.adapters.feature_cache import FeatureCache, space_of
 from trainer.adapters.files import sha256_of, write_lines
 from trainer.adapters.lake import Pinned, TrainerLake
 from trainer.adapters.pins import Pins
@@ -290,13 +291,39 @@ class CycleRunner:
             _require_same(folder, config)
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
-        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra)
+            cache = self._cache(config)
+        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra, cache)
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
         del learned
         with stages.stage(Stage.SCORE):
-            self._score(lm, stages)
+            self._score(lm, stages, cache)
+        self._count_read(stages.cycle_id, cache)
         return record
+
+    def _cache(self, config: CycleConfig) -> FeatureCache | None:
+        """What was read on this base, code and machine before; None where it is off or the base has no hash."""
+        if not self.settings.feature_cache_mb or self._base_info().sha256 is None:
+            return None
+        decides = {
+            "base": self._base_info().sha256,
+            "code": environment.code_version(),
+            "environment": environment.environment().model_dump(),
+            "numbers": [config.dtype, config.device, config.threads],
+        }
+        return FeatureCache(
+            self.settings.features,
+            space=space_of(decides),
+            max_bytes=self.settings.feature_cache_mb * 1_000_000,
+            seconds=self.settings.checkpoint_seconds,
+        )
+
+    def _count_read(self, cycle_id: str, cache: FeatureCache | None) -> None:
+        if cache is None:
+            return
+        self.metrics.answers_read.labels("read").inc(cache.read)
+        self.metrics.answers_read.labels("kept").inc(cache.kept)
+        logger.info("answers read", extra={"cycle": cycle_id, "read": cache.read, "kept": cache.kept})
 
     def _config(
         self, lm: LanguageModel, extra: ExtraReward | None, file: SafetyFile | None, *, seed: int
@@ -394,7 +421,7 @@ class CycleRunner:
             )
         return record
 
-    def _score(self, lm: LanguageModel, stages: Stages) -> None:
+    def _score(self, lm: LanguageModel, stages: Stages, cache: FeatureCache | None) -> None:
         """Scores are for the selector; that they fail does not undo a version that is registered."""
         try:
             n = scoring.score_newest(
@@ -405,6 +432,7 @@ class CycleRunner:
                 limits=self.settings.limits,
                 now=self._now,
                 progress=stages.progress,
+                cache=cache,
             )
             self.metrics.scored.inc(n)
         except (DataGone, DeltaError, ModelError, OSError, Stopped) as error:
