@@ -55,6 +55,7 @@ from trainer.adapters.signing import signer
 from trainer.core import gates, triggers
 from trainer.core.budget import Spent
 from trainer.core.cost import Month, of_month
+from trainer.core.dataset import SplitConfig, countable
 from trainer.core.evidence import evidence
 from trainer.figures import candidate, measured
 from trainer.learning import Learned, learn
@@ -231,7 +232,9 @@ class CycleRunner:
             currency=self.settings.currency,
         )
         try:
-            record = self._stages(stages, folder, start, keep, lambda: self.lake.read(pins))
+            record = self._stages(
+                stages, folder, start, keep, lambda: read_labels(self.lake, pins, self.settings.split())
+            )
             waits = record.version in {e.data.version for e in self.registry.awaiting()}
             reason = gates.refusal(record.gates) or (AWAITING if waits else "")
             figures = finite_figures(record.metrics)
@@ -501,6 +504,11 @@ def spent_of(outcome: Outcome) -> Spent:
     return Spent(outcome.seconds, outcome.generated_tokens, outcome.trained_tokens)
 
 
+def read_labels(lake: TrainerLake, pins: Pins, split: SplitConfig) -> Pinned:
+    """What a cycle reads at these versions: no more labels than it may learn from."""
+    return lake.read(pins, newest_labels=split.max_labels, counts=countable(split))
+
+
 def reproduce(
     settings: TrainerSettings, version: str, *, load_base: LoadBase, stop: Callable[[], bool] = lambda: False
 ) -> tuple[VersionRecord, str]:
@@ -515,7 +523,7 @@ def reproduce(
     parent_dir = None if record.parent == BASE_VERSION else registry.folder(registry.verify(record.parent).version)
     stages = Stages(f"reproduce-{version}", budget=record.config.budget, stop=stop)
     extra = same_reward(settings, record.config.extra_reward)
-    pinned = lake.read(pins)
+    pinned = read_labels(lake, pins, record.config.split)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
     learned = learn(load_base(), pinned, record.config, parent_dir, stages, extra=extra)
     with tempfile.TemporaryDirectory() as directory:

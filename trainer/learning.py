@@ -112,7 +112,14 @@ def learn(
         work.keep.live[OWN_REWARD] = extra.raw
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
     with stages.stage(Stage.REWARD_MODEL):
-        data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
+        data = dataset.build(
+            pinned.pairs,
+            pinned.ratings,
+            pinned.prompts,
+            config.split,
+            thumbs=pinned.thumbs,
+            older=pinned.older,
+        )
         table = _features(work, data, pinned.safety)
         fitted = work.keep.result(
             "fitted", lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments)
