@@ -41,7 +41,8 @@ def score(
     """One row an answer, with one score a head."""
     if not answers:
         return []
-    table = featurize(lm, [(a.prompt, a.completion) for a in answers], limits, progress, cache)
+    oldest_first = sorted(answers, key=lambda a: a.response_id)  # the order in which cycles read those with labels
+    table = featurize(lm, [(a.prompt, a.completion) for a in oldest_first], limits, progress, cache)
     rows = [table.rows[a.prompt, a.completion] for a in answers]
     return rows_of(answers, ensemble.score(table.features_NF)[rows], reward_model, now)
 
