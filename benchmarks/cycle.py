@@ -78,7 +78,7 @@ def run() -> Result:
         sys.exit("the cycles of the two sides learned different things: they can't be compared")
     ratio = statistics.median(theirs.cpu_seconds / ours.cpu_seconds for ours, theirs in rounds)
     details: dict[str, float | str] = {
-        "note": f"N = {MAX_LABELS:,} labels (the most that a cycle learns from) with {ANSWERS_FOR_A_LABEL} answers each,"
+        "note": f"N = {MAX_LABELS:,} labels (what a cycle learns from at most), {ANSWERS_FOR_A_LABEL} answers for each,"
         f" {NEW} new ones a round; one thread, CPU seconds of the whole cycle, reading included"
     }
     for name, side in (("N", [a for a, _ in rounds]), ("10N", [b for _, b in rounds])):

@@ -35,7 +35,7 @@ from trainer.adapters.answers_file import load_safety_file, same_safety_file
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder, Cycles
 from trainer.adapters.events import SOURCE, Events
-from trainer.adapters.feature_cache import FeatureCache, space_of
+from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.files import sha256_of, write_lines
 from trainer.adapters.lake import Pinned, TrainerLake
 from trainer.adapters.pins import Pins
@@ -58,6 +58,7 @@ from trainer.core.cost import Month, of_month
 from trainer.core.dataset import SplitConfig, countable
 from trainer.core.evidence import evidence
 from trainer.figures import candidate, measured
+from trainer.kept_features import kept_features
 from trainer.learning import Learned, learn
 from trainer.metrics import Metrics
 from trainer.outcomes import AWAITING, Closer, Obstacle, finite_figures, status_of
@@ -294,7 +295,7 @@ class CycleRunner:
             _require_same(folder, config)
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
-            cache = self._cache(config)
+            cache = kept_features(self.settings, self._base_info(), lm)
         learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra, cache)
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
@@ -303,23 +304,6 @@ class CycleRunner:
             self._score(lm, stages, cache)
         self._count_read(stages.cycle_id, cache)
         return record
-
-    def _cache(self, config: CycleConfig) -> FeatureCache | None:
-        """What was read on this base, code and machine before; None where it is off or the base has no hash."""
-        if not self.settings.feature_cache_mb or self._base_info().sha256 is None:
-            return None
-        decides = {
-            "base": self._base_info().sha256,
-            "code": environment.code_version(),
-            "environment": environment.environment().model_dump(),
-            "numbers": [config.dtype, config.device, config.threads],
-        }
-        return FeatureCache(
-            self.settings.features,
-            space=space_of(decides),
-            max_bytes=self.settings.feature_cache_mb * 1_000_000,
-            seconds=self.settings.checkpoint_seconds,
-        )
 
     def _count_read(self, cycle_id: str, cache: FeatureCache | None) -> None:
         if cache is None:

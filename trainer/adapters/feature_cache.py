@@ -3,8 +3,8 @@
     <data>/features/<space>/<sha256>.safetensors    keys_G32 (SHA-256 of a group's tokens), sizes_G, features_NF
     <data>/features/epoch                           another one after the folder was cleared
 
-A space stands for all that decides features beside the tokens: weights, code, libraries, processor, type of numbers,
-threads. A block's name is the SHA-256 of its bytes; one that doesn't match is removed, and its answers are read again.
+A space stands for all that decides features beside the tokens: weights, code, libraries, processor, device, type of
+numbers. A block's name is the SHA-256 of its bytes; one that doesn't match is removed, and its answers are read again.
 What is not used for longest goes first. An erasure removes the folder (`thumbwheel erase`), and who had it open then
 keeps nothing more: features of an erased text must not come back.
 

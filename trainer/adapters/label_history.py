@@ -17,7 +17,7 @@ class Taken:
 
 
 def newest_of(ratings: pl.DataFrame, pairs: pl.DataFrame, limit: int) -> Taken:
-    """The newest `limit` of both together (of the same moment, the lower id first), each by key, revision, judged_at."""
+    """The newest `limit` of both together (of the same moment, the lower id first): key, revision, judged_at."""
     named = [
         frame.rename({table.key: "id"}).with_columns(pl.lit(table.name).alias("table"))
         for table, frame in ((tables.RATINGS, ratings), (tables.PREFERENCES, pairs))

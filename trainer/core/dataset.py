@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.errors import NotEnoughData
-from trainer.core.cleaning import netted_pairs, netted_ratings, two_sided, usable, usable_prompts
+from trainer.core.cleaning import is_usable, netted_pairs, netted_ratings, two_sided, usable, usable_prompts
 from trainer.core.labels import (
     Labels,
     PairRow,
@@ -221,8 +221,7 @@ def countable(config: SplitConfig) -> Callable[[Row], bool]:
     """Whether a label is one of those of which the newest `max_labels` are taken."""
 
     def counts(row: Row) -> bool:
-        found = usable([row], Counter(), max_chars=config.max_text_chars)
-        return bool(found) and config.source_weights.of(row) > 0
+        return is_usable(row, max_chars=config.max_text_chars) and config.source_weights.of(row) > 0
 
     return counts
 

@@ -52,6 +52,17 @@ def test_an_answer_has_the_same_features_bit_by_bit_alone_and_among_others(lm: L
     assert same(features(lm, list(reversed(ANSWERS[4:20]))), together)
 
 
+def test_several_threads_read_the_same_bits_as_one(lm: LanguageModel) -> None:
+    alone = features(lm, ANSWERS)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert same(features(lm, ANSWERS), alone) and same(features(lm, ANSWERS[:1]), features(lm, ANSWERS[:1]))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_an_adapter_on_the_base_is_off_while_answers_are_read(tmp_path: Path) -> None:
     base = load_base(str(lake.tiny_base(tmp_path)), dtype="float32", device="cpu")
     plain = features(base, ANSWERS)
