@@ -19,7 +19,8 @@ from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 
 REFERENCE_PROMPTS = 32
-SAMPLE_BATCH = 16
+SAMPLE_BATCH = 32
+"""A decoding step reads all weights, however few rows there are: by 16 SmolLM2 takes a fifth more time than by 40."""
 KEPT_SAMPLES = 12
 
 

@@ -35,6 +35,7 @@ from trainer.adapters.answers_file import load_safety_file, same_safety_file
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder, Cycles
 from trainer.adapters.events import SOURCE, Events
+from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.files import sha256_of, write_lines
 from trainer.adapters.lake import Pinned, TrainerLake
 from trainer.adapters.pins import Pins
@@ -54,8 +55,10 @@ from trainer.adapters.signing import signer
 from trainer.core import gates, triggers
 from trainer.core.budget import Spent
 from trainer.core.cost import Month, of_month
+from trainer.core.dataset import SplitConfig, countable
 from trainer.core.evidence import evidence
 from trainer.figures import candidate, measured
+from trainer.kept_features import kept_features
 from trainer.learning import Learned, learn
 from trainer.metrics import Metrics
 from trainer.outcomes import AWAITING, Closer, Obstacle, finite_figures, status_of
@@ -230,7 +233,9 @@ class CycleRunner:
             currency=self.settings.currency,
         )
         try:
-            record = self._stages(stages, folder, start, keep, lambda: self.lake.read(pins))
+            record = self._stages(
+                stages, folder, start, keep, lambda: read_labels(self.lake, pins, self.settings.split())
+            )
             waits = record.version in {e.data.version for e in self.registry.awaiting()}
             reason = gates.refusal(record.gates) or (AWAITING if waits else "")
             figures = finite_figures(record.metrics)
@@ -290,13 +295,22 @@ class CycleRunner:
             _require_same(folder, config)
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
-        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra)
+            cache = kept_features(self.settings, self._base_info(), lm)
+        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra, cache)
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
         del learned
         with stages.stage(Stage.SCORE):
-            self._score(lm, stages)
+            self._score(lm, stages, cache)
+        self._count_read(stages.cycle_id, cache)
         return record
+
+    def _count_read(self, cycle_id: str, cache: FeatureCache | None) -> None:
+        if cache is None:
+            return
+        self.metrics.answers_read.labels("read").inc(cache.read)
+        self.metrics.answers_read.labels("kept").inc(cache.kept)
+        logger.info("answers read", extra={"cycle": cycle_id, "read": cache.read, "kept": cache.kept})
 
     def _config(
         self, lm: LanguageModel, extra: ExtraReward | None, file: SafetyFile | None, *, seed: int
@@ -394,7 +408,7 @@ class CycleRunner:
             )
         return record
 
-    def _score(self, lm: LanguageModel, stages: Stages) -> None:
+    def _score(self, lm: LanguageModel, stages: Stages, cache: FeatureCache | None) -> None:
         """Scores are for the selector; that they fail does not undo a version that is registered."""
         try:
             n = scoring.score_newest(
@@ -405,6 +419,7 @@ class CycleRunner:
                 limits=self.settings.limits,
                 now=self._now,
                 progress=stages.progress,
+                cache=cache,
             )
             self.metrics.scored.inc(n)
         except (DataGone, DeltaError, ModelError, OSError, Stopped) as error:
@@ -473,6 +488,11 @@ def spent_of(outcome: Outcome) -> Spent:
     return Spent(outcome.seconds, outcome.generated_tokens, outcome.trained_tokens)
 
 
+def read_labels(lake: TrainerLake, pins: Pins, split: SplitConfig) -> Pinned:
+    """What a cycle reads at these versions: no more labels than it may learn from."""
+    return lake.read(pins, newest_labels=split.max_labels, counts=countable(split))
+
+
 def reproduce(
     settings: TrainerSettings, version: str, *, load_base: LoadBase, stop: Callable[[], bool] = lambda: False
 ) -> tuple[VersionRecord, str]:
@@ -487,7 +507,7 @@ def reproduce(
     parent_dir = None if record.parent == BASE_VERSION else registry.folder(registry.verify(record.parent).version)
     stages = Stages(f"reproduce-{version}", budget=record.config.budget, stop=stop)
     extra = same_reward(settings, record.config.extra_reward)
-    pinned = lake.read(pins)
+    pinned = read_labels(lake, pins, record.config.split)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
     learned = learn(load_base(), pinned, record.config, parent_dir, stages, extra=extra)
     with tempfile.TemporaryDirectory() as directory:

@@ -3,17 +3,22 @@
 Shapes: N distinct answers, F features, P pairs, R rated answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import Labels, Row, Turn
+from trainer.core.labels import texts_of
+from trainer.core.packing import Group
+from trainer.core.reading import read, reading_batches, reading_groups
 from trainer.core.reward_data import UNKNOWN_RATER, RewardData
-from trainer.core.rollout import look
 from trainer.core.safety import SafetyData
 from trainer.core.safety_examples import SafetyExample
 from trainer.settings import Limits
@@ -50,21 +55,94 @@ def encode_answer(lm: LanguageModel, text: str, limits: Limits) -> list[int]:
     return ids if len(ids) <= limits.answer_tokens else [*ids[: limits.answer_tokens - 1], ids[-1]]
 
 
-def featurize(lm: LanguageModel, answers: Sequence[AnswerKey], limits: Limits, progress: Progress) -> FeatureTable:
-    """Features of answers (prompt, completion) on the frozen base; each distinct one is read once."""
+def featurize(
+    lm: LanguageModel,
+    answers: Sequence[AnswerKey],
+    limits: Limits,
+    progress: Progress,
+    cache: FeatureCache | None = None,
+) -> FeatureTable:
+    """Features of answers (prompt, completion) on the frozen base; each distinct one is read once, or found in `cache`.
+
+    On the CPU they are the same, bit by bit, whatever else is read; of a prompt's answers, two are read together in the
+    order in which they come here. `tokens` counts what was read.
+    """
     distinct = list(dict.fromkeys(answers))
-    encoded = {prompt: encode_prompt(lm, prompt, limits) for prompt in dict.fromkeys(p for p, _ in distinct)}
-    prompts = [encoded[prompt] for prompt, _ in distinct]
-    completions = [encode_answer(lm, text, limits) for _, text in distinct]
-    found = look(lm, prompts, completions, log_probs_too=False, progress=lambda done, total: progress(done / total))
-    tokens = sum(map(len, encoded.values())) + sum(map(len, completions))
-    return FeatureTable({key: n for n, key in enumerate(distinct)}, found.features_NF.cpu(), tokens)
+    encoded = {prompt: tuple(encode_prompt(lm, prompt, limits)) for prompt in dict.fromkeys(p for p, _ in distinct)}
+    tokens = [(encoded[prompt], tuple(encode_answer(lm, text, limits))) for prompt, text in distinct]
+    groups = reading_groups([prompt for prompt, _ in tokens], [answer for _, answer in tokens])
+    found, n_tokens = _read(lm, groups, progress, cache)
+    return FeatureTable(
+        {key: n for n, key in enumerate(distinct)}, torch.stack([found[read_as] for read_as in tokens]), n_tokens
+    )
+
+
+_Tokens = tuple[tuple[int, ...], tuple[int, ...]]
+"""Of a prompt and of an answer to it."""
+
+
+def _read(
+    lm: LanguageModel, groups: Sequence[Group], progress: Progress, cache: FeatureCache | None
+) -> tuple[dict[_Tokens, Tensor], int]:
+    """Features F by tokens, and how many tokens were read for them."""
+    known = cache.find(groups) if cache else {}
+    features: dict[_Tokens, Tensor] = {}
+
+    def note(group: Group, features_NF: Tensor) -> None:
+        features.update(zip(((group.prompt, a) for a in group.answers), features_NF, strict=True))
+
+    missing: list[Group] = []
+    for group in groups:
+        kept = known.get(cache.key(group)) if cache else None
+        if kept is None:
+            missing.append(group)
+        else:
+            note(group, kept)
+    total, done = sum(group.n_tokens for group in missing), 0
+    batches = reading_batches(missing, lm.device)
+    with lm.reference(), cache or nullcontext(), _side_by_side(lm) as mapped:
+        for batch, read_NF in zip(batches, mapped(lambda batch: read(lm, batch), batches), strict=True):
+            for group, part in zip(batch, read_NF.split([len(g.answers) for g in batch]), strict=True):
+                note(group, part)
+                done += group.n_tokens
+                if cache:
+                    cache.add(cache.key(group), part)
+            progress(done / total)
+    return features, total
+
+
+@contextmanager
+def _side_by_side(lm: LanguageModel) -> Iterator[Callable[..., Iterator[Tensor]]]:
+    """A `map` that reads with as many threads as torch may use, each by itself.
+
+    Two threads that share the product of a few rows wait for one another more than they compute (SmolLM2, two answers
+    at a time: 1.2 times as fast as one); and so an answer's features don't depend on how many threads there are.
+    """
+    threads = torch.get_num_threads()
+    if lm.device.type != "cpu" or threads == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def answers_of(labels: Labels) -> list[AnswerKey]:
     """Every answer that the labels speak of."""
     pairs = [(row.prompt, text) for row in labels.pairs for text in (row.chosen, row.rejected)]
     return [*pairs, *((row.prompt, row.completion) for row in labels.ratings)]
+
+
+def in_order_of_time(parts: Iterable[Labels], others: Iterable[AnswerKey]) -> list[AnswerKey]:
+    """Every distinct answer, in the order in which people first spoke of it; then the others.
+
+    So an answer that comes later does not change with which of its prompt's answers an earlier one is read.
+    """
+    rows = sorted((row for part in parts for row in part.rows()), key=lambda row: (row.judged_at, row.id))
+    return list(dict.fromkeys([*((row.prompt, text) for row in rows for text in texts_of(row)), *others]))
 
 
 def reward_data(

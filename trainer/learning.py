@@ -21,6 +21,7 @@ from schemas.cycles import Stage
 from trainer import probing
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder
+from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
 from trainer.adapters.probes import load_suite
@@ -35,7 +36,7 @@ from trainer.core.ppo_config import PPOStep
 from trainer.core.ppo_update import State
 from trainer.core.probes.suite import Suite
 from trainer.core.safety_examples import SafetyExample
-from trainer.features import FeatureTable, answers_of, encode_prompt, featurize
+from trainer.features import FeatureTable, encode_prompt, featurize, in_order_of_time
 from trainer.fitting import Fitted, agreement, fit, reward_figures
 from trainer.methods import Report, reward_shares, train_directly
 from trainer.overseeing import overseers, written
@@ -87,6 +88,7 @@ class Work:
     folder: CycleFolder | None
     keep: Checkpoints
     parent_is_base: bool
+    cache: FeatureCache | None = None
 
 
 def learn(
@@ -98,17 +100,26 @@ def learn(
     folder: CycleFolder | None = None,
     keep: Checkpoints | None = None,
     extra: ExtraReward | None = None,
+    cache: FeatureCache | None = None,
 ) -> Learned:
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
 
-    `extra` is a reward of the user's own; `config.extra_reward` tells of it.
+    `extra` is a reward of the user's own; `config.extra_reward` tells of it. `cache` saves reading what was read
+    before, and changes nothing else.
     """
-    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None)
+    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None, cache)
     if extra is not None:
         work.keep.live[OWN_REWARD] = extra.raw
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
     with stages.stage(Stage.REWARD_MODEL):
-        data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
+        data = dataset.build(
+            pinned.pairs,
+            pinned.ratings,
+            pinned.prompts,
+            config.split,
+            thumbs=pinned.thumbs,
+            older=pinned.older,
+        )
         table = _features(work, data, pinned.safety)
         fitted = work.keep.result(
             "fitted", lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments)
@@ -138,15 +149,16 @@ def learn(
 
 def _features(work: Work, data: Dataset, safety: tuple[SafetyExample, ...]) -> FeatureTable:
     """Features of every answer that a label speaks of; the rows follow from the labels, so only the tensor is kept."""
-    labelled = [a for part in (data.train, data.held_out, data.judge, data.judge_only) for a in answers_of(part)]
-    answers = [*labelled, *(example.key for example in safety)]
+    labelled = (data.train, data.held_out, data.judge, data.judge_only)
+    answers = in_order_of_time(labelled, (example.key for example in safety))
 
     def read() -> tuple[Tensor, int]:
-        table = featurize(work.lm, answers, work.config.limits, lambda share: work.stages.progress(0.95 * share))
+        progress = work.stages.progress
+        table = featurize(work.lm, answers, work.config.limits, lambda share: progress(0.95 * share), work.cache)
         return table.features_NF, table.tokens
 
     features_NF, tokens = work.keep.result("features", read)
-    return FeatureTable({key: n for n, key in enumerate(dict.fromkeys(answers))}, features_NF, tokens)
+    return FeatureTable({key: n for n, key in enumerate(answers)}, features_NF, tokens)
 
 
 def start_policy(lm: LanguageModel, config: CycleConfig, adapter_dir: Path | None) -> Policy:

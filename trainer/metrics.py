@@ -24,6 +24,12 @@ class Metrics:
         self.month = Gauge(
             "thumbwheel_month_budget_used", "Share of the month's budget", ["limit"], registry=self.registry
         )
+        self.answers_read = Counter(
+            "thumbwheel_featurized_answers",
+            "Answers whose features a cycle needed: read by the base, or kept from before",
+            ["source"],
+            registry=self.registry,
+        )
         self.scored = Counter("thumbwheel_scored_answers", "Production answers scored", registry=self.registry)
 
     def serve(self, port: int) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from torch import Tensor
 
 from schemas.tables import ScoreRow
+from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
 from trainer.adapters.registry import REWARD_FILE, Registry
@@ -35,11 +36,13 @@ def score(
     limits: Limits,
     now: Callable[[], datetime],
     progress: Progress = lambda share: None,
+    cache: FeatureCache | None = None,
 ) -> list[ScoreRow]:
     """One row an answer, with one score a head."""
     if not answers:
         return []
-    table = featurize(lm, [(a.prompt, a.completion) for a in answers], limits, progress)
+    oldest_first = sorted(answers, key=lambda a: a.response_id)  # the order in which cycles read those with labels
+    table = featurize(lm, [(a.prompt, a.completion) for a in oldest_first], limits, progress, cache)
     rows = [table.rows[a.prompt, a.completion] for a in answers]
     return rows_of(answers, ensemble.score(table.features_NF)[rows], reward_model, now)
 
@@ -70,6 +73,7 @@ def score_newest(
     limits: Limits,
     now: Callable[[], datetime],
     progress: Progress = lambda share: None,
+    cache: FeatureCache | None = None,
 ) -> int:
     """Score the newest answers that the newest reward model hasn't seen; how many. `lm` is loaded only for some."""
     found = latest_reward_model(registry)
@@ -79,6 +83,6 @@ def score_newest(
     answers = lake.unscored(reward_model, limit=limit)
     if not answers:
         return 0
-    rows = score(lm(), ensemble, reward_model, answers, limits=limits, now=now, progress=progress)
+    rows = score(lm(), ensemble, reward_model, answers, limits=limits, now=now, progress=progress, cache=cache)
     lake.append_scores(rows)
     return len(rows)

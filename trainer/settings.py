@@ -350,6 +350,8 @@ class TrainerSettings(BaseSettings):
     """After so many days without an answer it is rejected."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 5.0
     """The training keeps its state after an iteration, at most once in so many seconds; there a killed one goes on."""
+    feature_cache_mb: Annotated[int, Field(ge=0)] = 256
+    """Features of answers that were read are kept for later cycles, in so many megabytes; 0 keeps none."""
     max_tries: Count = 3
     """Processes that may die of one cycle before it is given up."""
     signing_key_file: Path | None = None
@@ -395,6 +397,11 @@ class TrainerSettings(BaseSettings):
     def cycles(self) -> Path:
         """One folder a cycle, and the lease."""
         return self.data / "cycles"
+
+    @property
+    def features(self) -> Path:
+        """What is kept of answers that were read."""
+        return self.data / "features"
 
     def torch_device(self) -> str | None:
         """The device as torch names it; None leaves the choice to the loader."""

@@ -77,6 +77,7 @@ def erase(
                 plans,
                 pause_seconds=pause_seconds,
                 burst=burst_rule(settings.raters),
+                features=place.data / "features",
                 progress=lambda text: progress.update(task, description=text),
             )
             log.withdraw_tasks(place.kafka, done.found.tasks)

@@ -13,6 +13,7 @@ The first of them that fails ends the demo, and its error is the demo's.
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -366,6 +367,7 @@ def _stack_options(options: DemoOptions, tuning: Tuning, folder: Path) -> StackO
         models_dir=settings.models_folder(),
         kafka=kafka,
         environment=_environment(options, tuning),
+        overrides={"trainer": tuning.trainer_environment(os.cpu_count() or 1)},
     )
 
 
@@ -377,7 +379,7 @@ def _environment(options: DemoOptions, tuning: Tuning) -> dict[str, str]:
         "THUMBWHEEL_MAX_CYCLES": str(options.cycles),
         # The evaluation also asks versions that did not pass.
         "THUMBWHEEL_PIN_REJECTED": "true",
-        # Two processes that each want both cores wait for one another: measured, four times slower.
+        # Two processes that each want both cores wait for one another (but see `Tuning.trainer_environment`).
         "THUMBWHEEL_THREADS": "1",
         "THUMBWHEEL_PPO__MAX_NEW_TOKENS": str(tuning.max_completion_tokens),
         "THUMBWHEEL_PPO__TEMPERATURE": str(tuning.temperature),

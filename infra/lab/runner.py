@@ -25,7 +25,7 @@ GROWING = ("seeds", "first_seed", "cycles")
 """Options that may differ when a folder is taken up again: more of the same."""
 PLACES = {
     "data", "lake", "lake_options", "kafka", "base_model", "seed", "split_seed", "metrics_port", "log_level",
-    "poll_seconds", "min_new_preferences", "max_cycles",
+    "poll_seconds", "min_new_preferences", "max_cycles", "feature_cache_mb",
 }  # fmt: skip
 """The trainer's settings that say where things are, or when a service begins a cycle."""
 

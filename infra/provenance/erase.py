@@ -35,6 +35,7 @@ from schemas.ids import content_id
 from schemas.tables import Layer, Table
 from streams.core.conduct import BurstRule
 from streams.derive import DerivedTables
+from trainer.adapters.files import remove_whole
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +79,13 @@ def erase(
     *,
     pause_seconds: float,
     burst: BurstRule | None = None,
+    features: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Erased:
     """Take a person out of the lake and of the versions' records. Can be called again after a kill at any moment.
 
-    `plans` is the folder for the plan of an erasure that is under way, `burst` the rule that refine has.
+    `plans` is the folder for the plan of an erasure that is under way, `burst` the rule that refine has, `features`
+    the folder of what the trainer keeps of answers that it read: all of it goes, since nothing there says whose it is.
     Raises `NotErased` where content keeps coming back, which only an ingest that still reads their events can cause.
     """
     progress("looking for what is stored of them")
@@ -109,6 +112,8 @@ def erase(
     sources.close()
     report.found = plan
     report.samples = _forget_samples(sources, plan)
+    if features is not None and remove_whole(features):
+        logger.info("features of answers removed", extra={"folder": str(features)})
     for file in (_plan_file(plans, user), *plans.glob(f"{_plan_file(plans, user).stem}.*.part")):
         file.unlink(missing_ok=True)
     return report

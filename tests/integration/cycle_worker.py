@@ -20,6 +20,7 @@ from schemas.messages import Payload
 from schemas.versions import ModelVersion
 from tests.integration import trainer_lake as lake
 from trainer import app
+from trainer.adapters.feature_cache import FeatureCache
 from trainer.cycle import CycleRunner
 from trainer.settings import TrainerSettings
 
@@ -49,6 +50,18 @@ class Deadly(RecordedEvents):
         super().publish(event)
 
 
+def die_after_blocks(n: int) -> None:
+    """Die when so many blocks of features are on disk."""
+    flush = FeatureCache.flush
+
+    def deadly(self: FeatureCache) -> None:
+        flush(self)
+        if len(list(self.blocks.glob("*.safetensors"))) >= n:
+            die()
+
+    FeatureCache.flush = deadly
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -66,6 +79,8 @@ def run(data: Path, base: Path, moment: str) -> None:
     os.dup2(handle, sys.stderr.fileno())
     logs.configure("worker", "INFO")
     given = settings(data, base)
+    if moment == "half_read":
+        die_after_blocks(2)
     CycleRunner(given, Deadly(data / "events.jsonl", moment), load_base=app.loader(given)).run()
 
 

@@ -20,6 +20,7 @@ from trainer.cycle import CycleRunner
 FILES = ("adapter_model.safetensors", "value_head.safetensors", "reward.safetensors", "judge.safetensors")
 SAVED_AT = {
     "reading": set[str](),
+    "half_read": set[str](),
     "fitted": {"features", "fitted"},
     "training": {"features", "fitted", "before", "ppo"},
     "evaluating": {"features", "fitted", "before", "ppo", "trained"},
@@ -46,6 +47,13 @@ def taken(data: Path, moment: str) -> list[str]:
     return [line["part"] for line in lines if line["message"] == "taken up where it was left"]
 
 
+def found(data: Path, moment: str) -> int:
+    """The answers that the process did not have to read, since an earlier one had."""
+    lines = [json.loads(s) for s in (data / f"{moment}.log").read_text().splitlines() if s.startswith("{")]
+    (line,) = [line for line in lines if line["message"] == "features found"]
+    return line["answers"]
+
+
 def runner(data: Path, base: Path) -> CycleRunner:
     given = cycle_worker.settings(data, base)
     return CycleRunner(given, RecordedEvents(data / "events.jsonl"), load_base=app.loader(given))
@@ -59,6 +67,7 @@ def test_a_cycle_killed_at_every_stage_comes_to_the_bytes_of_one_that_was_not(tm
     kill_at(torn, base, SAVED_AT)
     for moment, saved in SAVED_AT.items():
         assert set(json.loads((torn / f"{moment}.json").read_text())) == saved, moment
+    assert found(torn, "half_read") == 0 and found(torn, "fitted") == 16
     assert taken(torn, "training") == ["features", "fitted"]
     assert taken(torn, "evaluating") == ["features", "fitted", "before", "ppo"]
     assert taken(torn, "registered") == ["features", "fitted", "before", "trained", "evaluation"]
@@ -66,7 +75,7 @@ def test_a_cycle_killed_at_every_stage_comes_to_the_bytes_of_one_that_was_not(tm
     last = runner(torn, base)
     last.recover()
     (outcome,) = last.cycles.outcomes()
-    assert (outcome.status, outcome.version, outcome.tries) == (CycleStatus.FINISHED, "v1", 6)
+    assert (outcome.status, outcome.version, outcome.tries) == (CycleStatus.FINISHED, "v1", 7)
     for file in FILES:
         assert (torn / "registry/v1" / file).read_bytes() == (whole / "registry/v1" / file).read_bytes(), file
     records = [runner(data, base).registry.record("v1") for data in (whole, torn)]

@@ -171,7 +171,11 @@ def test_after_an_erasure_nothing_of_the_person_is_left_and_others_keep_theirs(l
     found = sources(live)
     log.wait_until_stored(live.settings.kafka, found, seconds=30)
     assert where_it_stands(live, SECRET)
-    done = erase(found, "ann", live.data / "erasures", pause_seconds=0.5)
+    features = live.data / "features"  # which says of nothing there whose it is
+    (features / "space").mkdir(parents=True)
+    (features / "space" / "block.safetensors").write_bytes(b"of everybody")
+    done = erase(found, "ann", live.data / "erasures", pause_seconds=0.5, features=features)
+    assert not list(live.data.rglob("block.safetensors"))
     assert (
         done.rows["bronze/outputs"] == 2 and done.rows["bronze/labels"] == 1 and done.rows["bronze/dead_letters"] == 1
     )

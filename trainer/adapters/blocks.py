@@ -4,6 +4,7 @@ Shapes: B rows, H heads, T tokens, D width of a head.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -61,13 +62,18 @@ def _grown(old: Tensor | None, new: Tensor, start: int, room: int) -> Tensor:
 
 @contextlib.contextmanager
 def outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What the blocks give out, in their order; `output_hidden_states` would keep those of all the others as well."""
+    """What the blocks give out, in their order; `output_hidden_states` would keep those of all the others as well.
+
+    To this thread: another one may use the same model meanwhile.
+    """
     found: dict[int, Tensor] = {}
+    mine = threading.get_ident()
     outputs: list[Tensor] = []
 
     def note(place: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, given: Any, out: Any) -> None:
-            found[place] = out[0] if isinstance(out, tuple) else out
+            if threading.get_ident() == mine:
+                found[place] = out[0] if isinstance(out, tuple) else out
 
         return hook
 

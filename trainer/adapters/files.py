@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,3 +59,16 @@ def sha256_of(*files: Path) -> str:
             while block := source.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def remove_whole(folder: Path) -> bool:
+    """Remove a folder that others may be writing to; whether there was one. Nobody sees a part of it."""
+    gone = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:
+        return False
+    sync_folder(folder.parent)
+    shutil.rmtree(gone)
+    return True

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from schemas.errors import DataGone
 from schemas.preferences import PreferenceSource
 from schemas.storage import LakeRoot, settled
 from schemas.tables import ScoreRow, Table, annotator_id
+from trainer.adapters.label_history import Taken, newest_of
 from trainer.adapters.pins import PINNED, Pin, PinLists, Pins, pin_of
-from trainer.core.dataset import PairRow, RatingRow, Turn, trusted
+from trainer.core.dataset import PairRow, RatingRow, Row, Turn, trusted
 from trainer.core.safety_examples import FlagRow, SafetyExample, from_flags
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ WRITE_ATTEMPTS = 8
 SCANNED_ANSWERS = 20_000
 _JUDGED = ("prompt_id", "prompt", "weight", "source", "rater_id", "tenant", "judged_at")
 _RATING = ("rating_id", "completion", "label", "response_id", *_JUDGED)
+_SAID = ("completion", "flags", "thumb")
+_LEARNABLE = ~pl.col("retracted") & (
+    pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
+)
 _PAIR = ("preference_id", "chosen", "rejected", "chosen_response_id", "rejected_response_id", *_JUDGED)
 
 
@@ -61,6 +66,10 @@ class Pinned:
     """Of the newest answers, by response id."""
     safety: tuple[SafetyExample, ...] = ()
     """Answers that were flagged or not; a labelled file's come to them."""
+    thumbs: tuple[RatingRow, ...] = ()
+    """Older thumbs that pairs were made from: who gave them. They hold no texts and are no labels here."""
+    older: int = 0
+    """Labels whose texts were not read, since there are enough newer ones."""
 
     @property
     def labels(self) -> int:
@@ -87,41 +96,97 @@ class TrainerLake:
         """The cycle came to nothing; raises `OSError`."""
         self._lists.release(cycle_id, pins)
 
-    def read(self, pins: Pins, *, newest_responses: int = 20_000) -> Pinned:
+    def read(
+        self,
+        pins: Pins,
+        *,
+        newest_responses: int = 20_000,
+        newest_labels: int | None = None,
+        counts: Callable[[Row], bool] = lambda row: True,
+    ) -> Pinned:
         """Labels and prompts at these versions; of the answers only the newest, so that history costs nothing.
 
-        A label's weight is its row's times those of the raters behind it. Raises `DataGone` where some of it has been
-        erased or vacuumed since.
+        With `newest_labels` the same holds for labels: texts are read of so many of the newest that count (by `counts`;
+        a few older ones may be among them), and of the others ids and times alone. A label's weight is its row's times
+        those of the raters behind it. Raises `DataGone` where some of it has been erased or vacuumed since.
         """
-        ratings = self._current(tables.RATINGS, pins.ratings, _RATING)
-        pairs = self._current(tables.PREFERENCES, pins.preferences, _PAIR)
-        prompts = self._responses(pins.responses, ["prompt_id", "prompt", "segment"], newest_responses)
-        refused = self._refused(pins.responses, newest_responses)
-        weighed = trusted(
-            [row for row in map(_pair, pairs.iter_rows(named=True)) if refused.isdisjoint(row.responses)],
-            [row for row in map(_rating, ratings.iter_rows(named=True)) if row.response not in refused],
-            self._trust(pins.annotators),
+        answers = self._newest_answers(pins.responses, ["prompt_id", "prompt", "segment", *_SAID], newest_responses)
+        agreed = answers.filter(_LEARNABLE)
+        refused = set(answers.filter(~_LEARNABLE)["response_id"].to_list())
+        trust = self._trust(pins.annotators)
+        wanted = newest_labels
+        while True:
+            found = self._labels(pins, wanted, refused, trust)
+            if wanted is None or newest_labels is None or not found.older:
+                break
+            if sum(map(counts, (*found.pairs, *found.ratings))) >= newest_labels:
+                break
+            wanted *= 2  # some of these are of no use
+        return replace(
+            found,
+            prompts={
+                row["prompt_id"]: _turns(row["prompt"])
+                for row in agreed.select("response_id", "prompt_id", "prompt")
+                .unique("prompt_id", keep="first", maintain_order=True)
+                .iter_rows(named=True)
+            },
+            segments=dict(agreed.select("response_id", "segment").iter_rows()),
+            safety=tuple(from_flags(_flag_rows(agreed))),
         )
+
+    def _labels(self, pins: Pins, newest: int | None, refused: set[str], trust: Mapping[str, float]) -> Pinned:
+        """The newest labels, or all of them; without those on refused answers."""
+        taken = None if newest is None else self._taken(pins, newest)
+        rated, compared = (None, None) if taken is None else (taken.ratings, taken.pairs)
+        pairs = [
+            row
+            for row in map(_pair, self._current(tables.PREFERENCES, pins.preferences, _PAIR, compared).to_dicts())
+            if refused.isdisjoint(row.responses)
+        ]
+        ratings = [
+            row
+            for row in map(_rating, self._current(tables.RATINGS, pins.ratings, _RATING, rated).to_dicts())
+            if row.response not in refused
+        ]
+        thumbs: list[RatingRow] = []
+        if taken is not None and taken.older:
+            behind = {i for row in pairs if row.source == PreferenceSource.SAME_PROMPT for i in row.responses}
+            thumbs = self._thumbs(pins.ratings, behind, but={row.id for row in ratings})
+        older = {row.id for row in thumbs}
+        weighed, rows = trusted(pairs, sorted([*ratings, *thumbs], key=lambda row: row.id), trust)
         return Pinned(
             pins,
-            *weighed,
-            {row["prompt_id"]: _turns(row["prompt"]) for row in prompts.unique("prompt_id").iter_rows(named=True)},
-            dict(prompts.select("response_id", "segment").iter_rows()),
-            tuple(from_flags(self.flagged(pins, newest_responses=newest_responses))),
+            weighed,
+            tuple(row for row in rows if row.id not in older),
+            prompts={},
+            thumbs=tuple(thumbs),
+            older=0 if taken is None else taken.older,
         )
+
+    def _taken(self, pins: Pins, newest: int) -> Taken:
+        """Which labels are the newest. Reads narrow columns."""
+        narrow = ("revision", "judged_at")
+        return newest_of(
+            self._current(tables.RATINGS, pins.ratings, (tables.RATINGS.key, *narrow)),
+            self._current(tables.PREFERENCES, pins.preferences, (tables.PREFERENCES.key, *narrow)),
+            newest,
+        )
+
+    def _thumbs(self, pin: Pin | None, responses: set[str], *, but: set[str]) -> list[RatingRow]:
+        """Who gave the thumbs on these answers, without any text; those that are there already are left out."""
+        if not responses:
+            return []
+        columns = ("rating_id", "response_id", "label", "weight", "source", "rater_id", "tenant", "judged_at")
+        rows = self._current(tables.RATINGS, pin, columns).filter(pl.col("response_id").is_in(list(responses)))
+        bare: dict[str, Any] = {"prompt_id": "", "prompt": (), "completion": ""}
+        return [_rating(row | bare) for row in rows.iter_rows(named=True) if row["rating_id"] not in but]
 
     def flagged(self, pins: Pins, *, newest_responses: int = 20_000) -> list[FlagRow]:
         """Of the newest answers those that were flagged or rated, by id; only with consent to training.
 
         Raises `DataGone`.
         """
-        columns = ["response_id", "prompt", "completion", "flags", "thumb"]
-        rows = self._responses(pins.responses, columns, newest_responses)
-        said = rows.filter((pl.col("flags") > 0) | pl.col("thumb").is_not_null())
-        return [
-            FlagRow(row["response_id"], _turns(row["prompt"]), row["completion"], row["flags"])
-            for row in said.iter_rows(named=True)
-        ]
+        return _flag_rows(self._responses(pins.responses, ["prompt", *_SAID], newest_responses))
 
     def labels(self, pins: Pins) -> pl.DataFrame:
         """Id, rater and weight (by trust too) of the labels that count at these versions. Raises `DataGone`."""
@@ -215,51 +280,48 @@ class TrainerLake:
         rows = self._current(tables.ANNOTATORS, pin, ("rater_id", "weight"))
         return dict(rows.select("rater_id", "weight").iter_rows())
 
-    def _current(self, table: Table, pin: Pin | None, columns: Sequence[str]) -> pl.DataFrame:
-        """The latest revision of each row, without retracted ones, in order of row id."""
+    def _current(
+        self, table: Table, pin: Pin | None, columns: Sequence[str], taken: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        """The latest revision of each row, without retracted ones, in order of row id.
+
+        Of `taken` rows alone, if given: their key, revision and time, by which files are passed over.
+        """
+
+        needed = sorted({*columns, table.key, "revision", "retracted", *(taken.columns if taken is not None else ())})
 
         def query(stored: pl.LazyFrame) -> pl.DataFrame:
-            frame = stored.select(sorted({*columns, table.key, "revision", "retracted"})).sort("revision")
-            latest = frame.unique(subset=[table.key], keep="last", maintain_order=True)
+            frame = stored.select(needed)
+            if taken is not None:
+                first = taken["judged_at"].min()
+                frame = frame.head(0) if first is None else frame.filter(pl.col("judged_at") >= first)
+                frame = frame.join(taken.lazy(), on=[table.key, "revision"], how="semi")
+            latest = frame.sort("revision").unique(subset=[table.key], keep="last", maintain_order=True)
             return latest.filter(~pl.col("retracted")).sort(table.key).select(columns).collect()
 
         return self._read(table, pin, query)
 
     def _responses(self, pin: Pin | None, columns: list[str], limit: int) -> pl.DataFrame:
+        """Of the newest answers those whose consent covers training."""
+        return self._newest_answers(pin, columns, limit).filter(_LEARNABLE)
+
+    def _newest_answers(self, pin: Pin | None, columns: list[str], limit: int) -> pl.DataFrame:
         """The answers with the newest ids (which are ordered by time), one row each, in order of id.
 
-        Of these, the ones whose consent covers training.
+        Also those that must not be learned from (any more): silver hears of a withdrawn consent before gold does, and
+        gold that is pinned in between still holds labels on them.
         """
-
-        kept = list(dict.fromkeys(["response_id", *columns]))
+        kept = list(dict.fromkeys(["response_id", "retracted", "purposes", *columns]))
 
         def query(stored: pl.LazyFrame) -> pl.DataFrame:
             ids = stored.select("response_id").unique().sort("response_id").tail(limit).collect()
             if ids.is_empty():
-                return pl.DataFrame(schema=kept)
-            wanted = sorted({"response_id", "revision", "retracted", "purposes", *columns})
-            frame = stored.select(wanted).filter(pl.col("response_id") >= ids["response_id"].min())
+                return stored.select(kept).head(0).collect()
+            frame = stored.select(*kept, "revision").filter(pl.col("response_id") >= ids["response_id"].min())
             latest = frame.sort("revision").unique(subset=["response_id"], keep="last", maintain_order=True)
-            agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
-            return latest.filter(~pl.col("retracted") & agreed).sort("response_id").select(kept).collect()
+            return latest.sort("response_id").select(kept).collect()
 
         return self._read(tables.RESPONSES, pin, query)
-
-    def _refused(self, pin: Pin | None, limit: int) -> set[str]:
-        """Of the answers with the newest ids, those that must not be learned from (any more).
-
-        Silver hears of a withdrawn consent before gold does: pinned in between, gold still holds labels on them.
-        """
-
-        def query(stored: pl.LazyFrame) -> pl.DataFrame:
-            newest = stored.select("response_id").unique().sort("response_id").tail(limit)
-            rows = stored.select("response_id", "revision", "retracted", "purposes")
-            latest = rows.join(newest, on="response_id", how="semi").sort("revision")
-            agreed = pl.col("purposes").is_null() | pl.col("purposes").list.contains(Purpose.TRAINING.value)
-            last = latest.unique(subset=["response_id"], keep="last", maintain_order=True)
-            return last.filter(pl.col("retracted") | ~agreed).select("response_id").collect()
-
-        return set(self._read(tables.RESPONSES, pin, query)["response_id"].to_list())
 
     def _read(self, table: Table, pin: Pin | None, query: Callable[[pl.LazyFrame], pl.DataFrame]) -> pl.DataFrame:
         """What `query` makes of the rows in the pinned files. Raises `DataGone` where one of them is gone."""
@@ -320,6 +382,15 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 def _turns(prompt: Sequence[Mapping[str, str]]) -> tuple[Turn, ...]:
     return tuple((turn["role"], turn["content"]) for turn in prompt)
+
+
+def _flag_rows(answers: pl.DataFrame) -> list[FlagRow]:
+    """Answers that were flagged or rated."""
+    said = answers.filter((pl.col("flags") > 0) | pl.col("thumb").is_not_null())
+    return [
+        FlagRow(row["response_id"], _turns(row["prompt"]), row["completion"], row["flags"])
+        for row in said.iter_rows(named=True)
+    ]
 
 
 def _moment(value: datetime) -> float:

@@ -29,6 +29,11 @@ def usable(rows: Iterable[R], dropped: Counter[str], *, max_chars: int) -> list[
     return found
 
 
+def is_usable(row: Row, *, max_chars: int) -> bool:
+    """Whether a row can be read and weighs something."""
+    return _flaw(row, max_chars) is None
+
+
 def usable_prompts(prompts: Mapping[str, tuple[Turn, ...]], *, max_chars: int) -> dict[str, tuple[Turn, ...]]:
     """The prompts that can be read."""
     return {i: turns for i, turns in prompts.items() if _text_flaw([i, *_texts(turns)], max_chars) is None and turns}

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.errors import NotEnoughData
-from trainer.core.cleaning import netted_pairs, netted_ratings, two_sided, usable, usable_prompts
+from trainer.core.cleaning import is_usable, netted_pairs, netted_ratings, two_sided, usable, usable_prompts
 from trainer.core.labels import (
     Labels,
     PairRow,
@@ -59,6 +59,7 @@ __all__ = [
     "Turn",
     "all_labels",
     "build",
+    "countable",
     "is_held_out",
     "rater_of",
     "share_of",
@@ -125,14 +126,19 @@ def build(
     ratings: Iterable[RatingRow],
     prompts: Mapping[str, tuple[Turn, ...]],
     config: SplitConfig,
+    *,
+    thumbs: Iterable[RatingRow] = (),
+    older: int = 0,
 ) -> Dataset:
     """Split labels and prompts (id -> turns, from production) by the rules above; the order of rows is of no effect.
 
-    Raises `NotEnoughData` where a set that is needed would be too small.
+    Where only the newest labels were read, `thumbs` are older ones that pairs were made from (of these only who gave
+    them counts), and `older` is how many labels were left out. Raises `NotEnoughData` where a set that is needed would
+    be too small.
     """
     ratings = list(ratings)
-    dropped: Counter[str] = Counter()
-    behind = people_behind(ratings)
+    dropped: Counter[str] = Counter(older=older)
+    behind = people_behind(sorted([*ratings, *thumbs], key=lambda row: row.id))
     rows = _usable(pairs, ratings, config, dropped)
     sealed = [row for row in rows if is_sealed(row.id, config)]
     open_rows = _netted([row for row in rows if not is_sealed(row.id, config)], dropped)
@@ -207,8 +213,17 @@ def _usable(
     off, on = _halves(rows, lambda row: config.source_weights.of(row) == 0)
     newest = sorted(on, key=lambda r: (-r.judged_at, r.id))[: config.max_labels]
     dropped["source_off"] = len(off)
-    dropped["older"] = len(on) - len(newest)
+    dropped["older"] += len(on) - len(newest)
     return newest
+
+
+def countable(config: SplitConfig) -> Callable[[Row], bool]:
+    """Whether a label is one of those of which the newest `max_labels` are taken."""
+
+    def counts(row: Row) -> bool:
+        return is_usable(row, max_chars=config.max_text_chars) and config.source_weights.of(row) > 0
+
+    return counts
 
 
 def _netted(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:

@@ -102,7 +102,7 @@ def sample_answers(
         else:
             rollouts = sample(policy, part, 1, config, generator)
         answers = rollouts.answers()
-        looked = look(policy.lm, rollouts.prompts, answers, temperature=config.temperature)
+        looked = look(policy.lm, rollouts.prompts, answers, temperature=config.temperature, log_probs_too=not reference)
         width = looked.log_probs_NT.shape[1]
         ratio_NT = (rollouts.log_probs_NT[:, :width] - looked.log_probs_NT) * rollouts.mask_NT[:, :width]
         ratios.append(ratio_NT.sum(1).cpu())

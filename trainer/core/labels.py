@@ -94,7 +94,7 @@ def text_key(text: str) -> str:
 
 
 def people_behind(ratings: Iterable[RatingRow]) -> People:
-    """Who is behind a label, given all the thumbs there are (those that are too old to be used as well).
+    """Who is behind a label, given all the thumbs that pairs were made from (those too old to be used as well).
 
     A pair of source `same_prompt` was made from the thumbs on two answers, often two people's, and names one of them.
     """
