@@ -30,9 +30,10 @@ from trainer.core.losses import (
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Overseers, imitation_loss, priced
 from trainer.core.packing import Group, Packed, group_answers, micro_batches, pack, place_rows
+from trainer.core.parallel import ALONE, Peers, own_groups, sample_together, sum_gradients
 from trainer.core.ppo_config import PPOConfig, PPOStep
 from trainer.core.rewards import Reward, rewards_of
-from trainer.core.rollout import Rollouts, Tokens, look, sample
+from trainer.core.rollout import Rollouts, Tokens, look
 
 State = PPOState[PPOStep, AdaptiveKL]
 
@@ -64,17 +65,27 @@ def collect(
     prompts: Sequence[Sequence[int]],
     config: PPOConfig,
     generator: torch.Generator,
+    *,
+    peers: Peers = ALONE,
 ) -> Batch:
-    """Sample answers and let the frozen base look at them."""
-    rollouts = sample(policy, prompts, config.answers_per_prompt, config.sampling, generator)
+    """Sample answers and let the frozen base look at them.
+
+    Of several processes each samples and looks at its own answers; the batch is whole in all of them, but for the
+    states below the adapters, which stay where they were made.
+    """
+    rollouts = sample_together(policy, prompts, config.answers_per_prompt, config.sampling, generator, peers)
+    answers = rollouts.answers()
+    mine = own_groups(peers, group_answers(rollouts.prompts, answers))
     looked = look(
         policy.lm,
         rollouts.prompts,
-        rollouts.answers(),
+        answers,
         temperature=config.sampling.temperature,
         max_tokens=config.micro_batch_tokens,
         keep_lower=True,
+        groups=mine,
     )
+    peers.sum(looked.log_probs_NT, looked.features_NF)
     width = looked.log_probs_NT.shape[1]
     cut = replace(
         rollouts,
@@ -85,17 +96,21 @@ def collect(
         entropies_NT=rollouts.entropies_NT[:, :width],
     )
     if config.critic == "separate":
-        cut = replace(cut, values_NT=_values(policy, cut, looked.lower, config.micro_batch_tokens))
+        cut = replace(cut, values_NT=_values(policy, cut, mine, looked.lower, config.micro_batch_tokens))
+        peers.sum(cut.values_NT)
     log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
-    scores_N = rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, cut.answers()).to(log_ratio_NT.device)
+    scores_N = peers.told(lambda: rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, answers).cpu())
+    scores_N = scores_N.to(log_ratio_NT.device)
     return Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF, looked.lower)
 
 
 @torch.no_grad()
-def _values(policy: Policy, rollouts: Rollouts, lower: Mapping[Tokens, Tensor], max_tokens: int) -> Tensor:
-    """Values N,T of a separate critic, whose states decoding does not give."""
+def _values(
+    policy: Policy, rollouts: Rollouts, mine: Sequence[Group], lower: Mapping[Tokens, Tensor], max_tokens: int
+) -> Tensor:
+    """Values N,T of a separate critic, whose states decoding does not give, where answers are `mine`."""
     values_NT = torch.zeros_like(rollouts.values_NT)
-    for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
+    for groups in micro_batches(mine, max_tokens):
         laid = Laid.out(policy, groups, lower)
         with policy.valuing():
             values_NT[laid.at] = policy.values(laid.states(policy))
@@ -169,15 +184,30 @@ class _Tally:
     grad_norm: float = 0.0
     steps: int = 0
     first_ratio: float = float("nan")
+    first_tokens: int = 0
+
+    def add(self, before: "_Tally", peers: Peers) -> None:
+        """Add what the other processes have counted in a step that began with `before`."""
+        if peers.size == 1:
+            return
+        first = self.first_ratio * self.first_tokens if self.first_tokens else 0.0
+        new = (self.clipped - before.clipped, self.kl - before.kl, self.value_loss - before.value_loss)
+        counted = torch.tensor([*new, first, self.first_tokens], dtype=torch.float64)
+        peers.sum(counted)
+        clipped, kl, value_loss, first, tokens = counted.tolist()
+        self.clipped, self.kl = before.clipped + clipped, before.kl + kl
+        self.value_loss = before.value_loss + value_loss
+        if not self.steps:
+            self.first_ratio = first / tokens
 
 
 class Trainer:
     """The optimizer and the update of one training."""
 
-    def __init__(self, policy: Policy, config: PPOConfig, overseers: Overseers) -> None:
+    def __init__(self, policy: Policy, config: PPOConfig, overseers: Overseers, peers: Peers = ALONE) -> None:
         if (policy.critic == "separate") != (config.critic == "separate"):
             raise ValueError(f"the policy's critic is {policy.critic!r} and the configuration's {config.critic!r}")
-        self.policy, self.config, self.overseers = policy, config, overseers
+        self.policy, self.config, self.overseers, self.peers = policy, config, overseers, peers
         self.parameters = [*policy.adapter_parameters(), *policy.value_parameters()]
         self.optimizer = torch.optim.Adam(
             [
@@ -271,6 +301,7 @@ class Trainer:
             demonstrations,
             temperature=config.sampling.temperature,
             max_tokens=config.micro_batch_tokens,
+            peers=self.peers,
         ):
             (config.ptx_coefficient * loss).backward()  # pyright: ignore[reportUnknownMemberType]
 
@@ -283,12 +314,12 @@ class Trainer:
         tally: _Tally,
         demonstrations: Sequence[Demonstration] = (),
     ) -> None:
-        """One optimizer step; gradients are gathered over micro-batches."""
-        config, old = self.config, batch.rollouts
+        """One optimizer step; gradients are gathered over micro-batches and processes."""
+        config, old, before = self.config, batch.rollouts, replace(tally)
         rows = torch.tensor([i for g in minibatch for i in g.indices], device=old.mask_NT.device)
         n_tokens = int(old.mask_NT[rows].sum())
         self.optimizer.zero_grad(set_to_none=True)
-        for groups in micro_batches(minibatch, config.micro_batch_tokens):
+        for groups in micro_batches(own_groups(self.peers, minibatch), config.micro_batch_tokens):
             new_K, values_K, at = self._forward(groups, batch.lower)
             old_K = old.log_probs_NT[at]
             surrogate = policy_loss(new_K, old_K, advantages_NT[at], clip=config.clip)
@@ -298,11 +329,14 @@ class Trainer:
             ((surrogate.loss + config.value_coefficient * value) / n_tokens).backward()
             if tally.first_ratio != tally.first_ratio:
                 tally.first_ratio = float((new_K - old_K).detach().exp().mean())
+                tally.first_tokens = len(new_K)
             tally.clipped += float(surrogate.clipped)
             tally.kl += float(surrogate.kl_sum)
             tally.value_loss += float(value.detach())
         if demonstrations:
             self._imitate(demonstrations)
+        sum_gradients(self.peers, self.parameters)
+        tally.add(before, self.peers)
         tally.grad_norm += float(nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
         self.optimizer.step()
         tally.tokens += n_tokens
