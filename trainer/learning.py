@@ -29,6 +29,7 @@ from trainer.comparing import Before, evaluate, look_before
 from trainer.core import dataset
 from trainer.core.checkpoint import copy_into
 from trainer.core.dataset import Dataset
+from trainer.core.parallel import ALONE, Peers
 from trainer.core.parents import Parent
 from trainer.core.ppo import improve
 from trainer.core.ppo_config import PPOStep
@@ -87,6 +88,7 @@ class Work:
     folder: CycleFolder | None
     keep: Checkpoints
     parent_is_base: bool
+    peers: Peers = ALONE
 
 
 def learn(
@@ -98,12 +100,14 @@ def learn(
     folder: CycleFolder | None = None,
     keep: Checkpoints | None = None,
     extra: ExtraReward | None = None,
+    peers: Peers = ALONE,
 ) -> Learned:
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
 
-    `extra` is a reward of the user's own; `config.extra_reward` tells of it.
+    `extra` is a reward of the user's own; `config.extra_reward` tells of it. With `peers` all of them call this
+    (`trainer.together`).
     """
-    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None)
+    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None, peers)
     if extra is not None:
         work.keep.live[OWN_REWARD] = extra.raw
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
@@ -223,6 +227,7 @@ def _train(work: Work, policy: Policy, parent: Parent, data: Dataset, before: Be
         should_stop=stages.early_stop,
         resume=resume,
         on_state=lambda state: keep.save_now_and_then("ppo", state),
+        peers=work.peers,
     )
 
 

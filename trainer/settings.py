@@ -252,6 +252,8 @@ class CycleConfig(BaseModel):
     safety: SafetyConfig = SafetyConfig()
     safety_file: SafetyFile | None = None
     answers_per_held_out: int = 1
+    processes: int = 1
+    """Processes that shared the training; another number gives other roundings."""
 
 
 class TrainerSettings(BaseSettings):
@@ -359,6 +361,8 @@ class TrainerSettings(BaseSettings):
     limits: Limits = Limits()
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     log_level: str = "INFO"
+    peer_seconds: Seconds = 600.0
+    """Started by torchrun: how long the processes of a cycle wait for one another before it fails."""
 
     @property
     def registry(self) -> Path:
@@ -447,6 +451,7 @@ class TrainerSettings(BaseSettings):
         seed: int,
         extra_reward: ExtraRewardInfo | None = None,
         safety_file: SafetyFile | None = None,
+        processes: int = 1,
     ) -> CycleConfig:
         """The configuration of one cycle on a base model of this size, with what "auto" came to."""
         return CycleConfig(
@@ -463,6 +468,7 @@ class TrainerSettings(BaseSettings):
             device=device,
             threads=threads,
             safety_file=safety_file,
+            processes=processes,
             answers_per_held_out=self.answers_per_held_out or (1 if n_parameters > SMALL_MODEL else 4),
             method=self.method,
             direct=self.direct.change(DirectConfig.for_size(n_parameters)),

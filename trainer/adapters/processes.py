@@ -1,0 +1,151 @@
+"""The processes of one trainer under torchrun: process 0 is the service, the others help it with one job at a time.
+
+    torchrun ─► process 0     lease, tables, events, registry, metrics
+             └► process 1..   wait at torchrun's store for a job, do their share of it, and wait again
+
+    a job:  a process group of its own (gloo; NCCL for tensors on GPUs), the job's bytes to all, work, group closed
+
+What goes wrong in a job closes its group, so that nobody waits for a process that has given up: the others' calls
+fail at once (on GPUs within the time limit), process 0 says why, and the next job begins with a new group. A process
+that dies takes all with it: torchrun ends them. Communication is torch.distributed's, launching and watching torchrun's.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from schemas.errors import PeerFailed, ThumbwheelError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+POLL = timedelta(seconds=1)
+BEGIN, END = b"begin", b"end"
+
+
+class Group:
+    """The processes of a running job; see `trainer.core.parallel.Peers`."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Add each tensor up over all processes, in place: one call of `all_reduce` for each type of numbers."""
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.detach().flatten() for tensor in alike])
+            dist.all_reduce(flat)
+            for tensor, part in zip(alike, flat.split([t.numel() for t in alike]), strict=True):
+                tensor.detach().copy_(part.view_as(tensor))
+
+    def told(self, say: Callable[[], T]) -> T:
+        """What process 0 says; the others don't call `say`."""
+        box: list[T | None] = [say() if self.rank == 0 else None]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]  # type: ignore[return-value]
+
+
+class Processes:
+    """This process among those that torchrun started; `seconds` is how long one waits for another within a job."""
+
+    def __init__(self, store: dist.Store, rank: int, size: int, *, seconds: float, backend: str = "gloo") -> None:
+        self.rank, self.size = rank, size
+        self._store, self._seconds, self._backend = store, seconds, backend
+        self._number = 0
+
+    @classmethod
+    def launched(cls, *, seconds: float, gpus: bool) -> "Processes | None":
+        """Those that torchrun started; None where it started one, or did not start this program."""
+        if not dist.is_available() or not dist.is_torchelastic_launched():
+            return None
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        if size == 1:
+            return None
+        return cls(store, rank, size, seconds=seconds, backend="cpu:gloo,cuda:nccl" if gpus else "gloo")
+
+    @contextlib.contextmanager
+    def job(self, what: bytes) -> Iterator[Group]:
+        """In process 0: give all processes a job and do it with them; raises `PeerFailed` where another one failed."""
+        self._number += 1
+        self._store.set(f"job/{self._number}", BEGIN)
+        with self._group() as group:
+            group.told(lambda: what)
+            try:
+                yield group
+            except Exception as error:
+                why = self._failure()
+                if why is not None and isinstance(error, RuntimeError):
+                    raise PeerFailed(why) from error
+                self._store.set(self._key(0), str(error))
+                raise
+
+    def follow(self, work: Callable[[Group, bytes], None], stop: Callable[[], bool]) -> None:
+        """In the others: do what process 0 gives until it ends, or, while there is no job, until `stop`."""
+        while self._next(stop):
+            try:
+                with self._group() as group:
+                    self._do(work, group)
+            except (ThumbwheelError, RuntimeError, ValueError, OSError) as error:
+                logger.warning("left a job", extra={"rank": self.rank, "error": str(error) or type(error).__name__})
+
+    def close(self) -> None:
+        """In process 0: there is no more to come."""
+        self._store.set(f"job/{self._number + 1}", END)
+
+    def _do(self, work: Callable[[Group, bytes], None], group: Group) -> None:
+        try:
+            work(group, group.told(lambda: b""))
+        except Exception as error:
+            if not self._store.check([self._key(0)]):  # else it is process 0 that gave up, and says why itself
+                self._store.set(self._key(self.rank), f"{type(error).__name__}: {error}")
+            raise
+
+    def _next(self, stop: Callable[[], bool]) -> bool:
+        """Whether another job has come."""
+        key = f"job/{self._number + 1}"
+        while not stop():
+            try:
+                self._store.wait([key], POLL)
+            except dist.DistStoreError:
+                continue  # not yet
+            if self._store.get(key) == END:
+                return False
+            self._number += 1
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def _group(self) -> Iterator[Group]:
+        dist.init_process_group(
+            self._backend,
+            store=dist.PrefixStore(f"group/{self._number}", self._store),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=timedelta(seconds=self._seconds),
+        )
+        try:
+            yield Group(self.rank, self.size)
+        finally:
+            dist.destroy_process_group()
+
+    def _failure(self) -> str | None:
+        for rank in range(1, self.size):
+            if self._store.check([self._key(rank)]):
+                return f"process {rank} of {self.size} failed: {self._store.get(self._key(rank)).decode()}"
+        return None
+
+    def _key(self, rank: int) -> str:
+        return f"failed/{self._number}/{rank}"
+
+
+def local_device(wanted: str | None) -> str | None:
+    """The device of this process: of several GPUs on a machine the one with its local number."""
+    if not torch.cuda.is_available() or (wanted is not None and wanted != "cuda"):
+        return wanted
+    return f"cuda:{dist.get_node_local_rank(0)}"
