@@ -1,6 +1,6 @@
 """Trainings in two and three processes (gloo, forks of this one), and the same in one: what each came to, for a test.
 
-python -m tests.integration.parallel_worker FOLDER BASE    writes FOLDER/<scenario>-<size>-<rank>.pt
+python -m tests.integration.parallel_worker FOLDER    writes FOLDER/<scenario>-<size>-<rank>.pt
 
 Forks, because importing costs more than all of the trainings.
 """
@@ -8,6 +8,7 @@ Forks, because importing costs more than all of the trainings.
 import os
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -77,7 +78,7 @@ def trained(config: PPOConfig, peers: Peers) -> dict[str, object]:
         demonstrations=[Demonstration((5, 6), (7, 8, 2)), Demonstration((9,), (7, 2)), Demonstration((5, 6), (4, 2))],
     )
     given = reward if peers.rank == 0 else _unknown
-    report = improve(made, given, PROMPTS, config, seed=4, overseers=overseers, peers=peers)
+    report = improve(made, given, PROMPTS, config, seed=6, overseers=overseers, peers=peers)
     parameters = [p.detach().clone() for p in (*made.adapter_parameters(), *made.value_parameters())]
     return {"parameters": parameters, "steps": [asdict(s) for s in report.steps], "kept": report.kept_iteration}
 
@@ -93,11 +94,11 @@ def cycle(folder: Path, base: Path, processes: Processes | None) -> None:
         lake.fill(data)
     given = lake.settings(data, base, score_responses=0)
     if processes is not None and processes.rank:
-        app.run_helper(given, processes, _never())
+        app.run_helper(given, processes, threading.Event())
         return
     runner = CycleRunner(given, MemoryEvents(), load_base=app.loader(given), processes=processes)
     outcome = runner.run()
-    print(outcome.status, outcome.reason, outcome.version)
+    assert outcome.version == "v1", outcome
     if processes is not None:
         _failures(processes)
         processes.close()
@@ -114,12 +115,6 @@ def _failures(processes: Processes) -> None:
         except PeerFailed as error:
             said.append(str(error))
     torch.save(said, os.environ["SAID"])
-
-
-def _never() -> "object":
-    import threading
-
-    return threading.Event()
 
 
 def fork(size: int, work: Callable[[Processes], None]) -> None:
@@ -149,7 +144,8 @@ def fork(size: int, work: Callable[[Processes], None]) -> None:
 
 
 def main() -> None:
-    folder, base = Path(sys.argv[1]), Path(sys.argv[2])
+    folder = Path(sys.argv[1])
+    base = lake.tiny_base(folder / "base")
     torch.set_num_threads(1)
     logs.configure("worker", "WARNING")
     os.environ["SAID"] = str(folder / "said.pt")
