@@ -15,6 +15,7 @@
         ├── LeaseHeld          another update cycle is running on this data folder
         ├── NotEnoughData      too few preferences to learn from
         ├── RewardFailed       a reward of the user's own gave no usable numbers, or none in time
+        ├── GenerationFailed   a server that draws a training's answers gave none that can be used
         ├── PeerFailed         another process of the same training failed, or is gone
         └── BudgetSpent        the cycle reached its limit
 
@@ -88,6 +89,10 @@ class NotEnoughData(CycleError):
 
 class RewardFailed(CycleError):
     """A reward of the user's own gave no usable numbers, or none in time."""
+
+
+class GenerationFailed(CycleError):
+    """A server that draws a training's answers gave none that can be used, or none in time."""
 
 
 class PeerFailed(CycleError):

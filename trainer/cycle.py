@@ -262,7 +262,7 @@ class CycleRunner:
         reason = str(error) or type(error).__name__
         unexpected = not isinstance(error, ThumbwheelError)
         logger.warning("cycle failed", extra={"cycle": stages.cycle_id, "reason": reason}, exc_info=unexpected)
-        outside = isinstance(error, (OSError, DeltaError, RuntimeError, DataGone, PeerFailed))
+        outside = isinstance(error, (OSError, DeltaError, RuntimeError, DataGone, PeerFailed, GenerationFailed))
         again = stopped or (outside and len(self.cycles.failures()) + 1 < triggers.MAX_FAILURES)
         return self._outcome(stages, start, CycleStatus.FAILED, reason=reason, conclusive=not again, stopped=stopped)
 

@@ -137,7 +137,9 @@ def fork(size: int, work: Callable[[Processes], None]) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
-    hosted = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    hosted = dist.TCPStore(
+        "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+    )
     statuses = [os.waitpid(child, 0)[1] for child in children]
     del hosted  # as torchrun's does, it outlives the processes
     assert not any(statuses), statuses

@@ -7,7 +7,7 @@
 
 What goes wrong in a job closes its group, so that nobody waits for a process that has given up: the others' calls
 fail at once (on GPUs within the time limit), process 0 says why, and the next job begins with a new group. A process
-that dies takes all with it: torchrun ends them. Communication is torch.distributed's, launching and watching torchrun's.
+that dies takes all with it: torchrun ends them. The communication is torch.distributed's, all launching torchrun's.
 """
 
 import contextlib

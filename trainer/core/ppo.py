@@ -31,13 +31,15 @@ from torch import Tensor
 
 from trainer.core.candidates import Candidate, Candidates
 from trainer.core.checkpoint import Order, PPOState, copy_into, optimizer_state
+from trainer.core.collecting import Batch, collect
 from trainer.core.constraints import Limit, broken, start, step, values
+from trainer.core.generation import Drawing
 from trainer.core.losses import AdaptiveKL
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Limits, Overseers, costs_of
 from trainer.core.parallel import ALONE, Peers
 from trainer.core.ppo_config import PPOConfig, PPOReport, PPOStep
-from trainer.core.ppo_update import Batch, State, Trainer, collect
+from trainer.core.ppo_update import State, Trainer
 from trainer.core.rewards import Reward
 
 Values = tuple[Tensor, ...]
@@ -57,6 +59,7 @@ def improve(
     resume: State | None = None,
     on_state: Callable[[State], None] = lambda state: None,
     peers: Peers = ALONE,
+    drawing: Drawing | None = None,
 ) -> PPOReport:
     """Train `policy` in place to get more `reward` on `prompts` (token ids), within the limits of `config`.
 
@@ -66,9 +69,11 @@ def improve(
     there to the same weights. Deterministic on the CPU for a seed, a number of threads and a number of processes.
 
     With `peers` all of them call this with the same arguments and share the work (`trainer.core.parallel`); `reward`,
-    `should_stop`, `on_step` and `on_state` are asked and told in process 0 alone.
+    `should_stop`, `on_step` and `on_state` are asked and told in process 0 alone. `drawing` is a server that draws the
+    answers (`trainer.core.generation`); of several processes 0 asks it.
     """
     run = _Run(policy, reward, prompts, config, seed=seed, overseers=overseers or Overseers(), peers=peers)
+    run.drawing = drawing
     if resume is not None:
         run.restore(resume)
     stopped = "done"
@@ -112,6 +117,7 @@ class _Run:
         self.candidates: Candidates[Values] = Candidates()
         self.steps: list[PPOStep] = []
         self.batch: Batch | None = None
+        self.drawing: Drawing | None = None
         self.costs = Costs({}, {}, {})
 
     def state(self, iteration: int) -> State:
@@ -145,7 +151,9 @@ class _Run:
         config = self.config
         n = config.closing_prompts if closing else config.prompts_per_iteration
         chosen = [self.prompts[i] for i in self.order.take(min(n, len(self.prompts)))]
-        batch = collect(self.policy, self.reward, chosen, config, self.generator, peers=self.peers)
+        batch = collect(
+            self.policy, self.reward, chosen, config, self.generator, peers=self.peers, drawing=self.drawing
+        )
         costs = costs_of(
             self.policy,
             batch.rollouts,

@@ -1,4 +1,4 @@
-"""One iteration of PPO: answers with all that the update needs of them, and the update itself.
+"""One iteration's update: advantages of a batch (`trainer.core.collecting`), epochs, optimizer steps.
 
 What is implemented is listed in `trainer.core.ppo`.
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.core.checkpoint import PPOState, copy_into, restore_optimizer
+from trainer.core.collecting import Batch, Laid
 from trainer.core.constraints import Multiplier, total
 from trainer.core.losses import (
     AdaptiveKL,
@@ -29,122 +30,12 @@ from trainer.core.losses import (
 )
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Overseers, imitation_loss, priced
-from trainer.core.packing import Group, Packed, group_answers, micro_batches, pack, place_rows
-from trainer.core.parallel import ALONE, Peers, own_groups, sample_together, sum_gradients
+from trainer.core.packing import Group, group_answers, micro_batches
+from trainer.core.parallel import ALONE, Peers, own_groups, sum_gradients
 from trainer.core.ppo_config import PPOConfig, PPOStep
-from trainer.core.rewards import Reward, rewards_of
-from trainer.core.rollout import Rollouts, Tokens, look
+from trainer.core.rollout import Tokens
 
 State = PPOState[PPOStep, AdaptiveKL]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rollouts with all that the update needs of them."""
-
-    rollouts: Rollouts
-    scores_N: Tensor
-    kl_N: Tensor
-    log_ratio_NT: Tensor
-    features_NF: Tensor
-    lower: Mapping[Tokens, Tensor]
-    """States below the adapters; see `trainer.core.rollout.Looked`."""
-
-    @property
-    def kl(self) -> float:
-        return float(self.kl_N.mean())
-
-    @property
-    def reward(self) -> float:
-        return float(self.scores_N.mean())
-
-
-def collect(
-    policy: Policy,
-    reward: Reward,
-    prompts: Sequence[Sequence[int]],
-    config: PPOConfig,
-    generator: torch.Generator,
-    *,
-    peers: Peers = ALONE,
-) -> Batch:
-    """Sample answers and let the frozen base look at them.
-
-    Of several processes each samples and looks at its own answers; the batch is whole in all of them, but for the
-    states below the adapters, which stay where they were made.
-    """
-    rollouts = sample_together(policy, prompts, config.answers_per_prompt, config.sampling, generator, peers)
-    answers = rollouts.answers()
-    mine = own_groups(peers, group_answers(rollouts.prompts, answers))
-    looked = look(
-        policy.lm,
-        rollouts.prompts,
-        answers,
-        temperature=config.sampling.temperature,
-        max_tokens=config.micro_batch_tokens,
-        keep_lower=True,
-        groups=mine,
-    )
-    peers.sum(looked.log_probs_NT, looked.features_NF)
-    width = looked.log_probs_NT.shape[1]
-    cut = replace(
-        rollouts,
-        tokens_NT=rollouts.tokens_NT[:, :width],
-        mask_NT=rollouts.mask_NT[:, :width],
-        log_probs_NT=rollouts.log_probs_NT[:, :width],
-        values_NT=rollouts.values_NT[:, :width],
-        entropies_NT=rollouts.entropies_NT[:, :width],
-    )
-    if config.critic == "separate":
-        cut = replace(cut, values_NT=_values(policy, cut, mine, looked.lower, config.micro_batch_tokens))
-        peers.sum(cut.values_NT)
-    log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
-    scores_N = peers.told(lambda: rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, answers).cpu())
-    scores_N = scores_N.to(log_ratio_NT.device)
-    return Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF, looked.lower)
-
-
-@torch.no_grad()
-def _values(
-    policy: Policy, rollouts: Rollouts, mine: Sequence[Group], lower: Mapping[Tokens, Tensor], max_tokens: int
-) -> Tensor:
-    """Values N,T of a separate critic, whose states decoding does not give, where answers are `mine`."""
-    values_NT = torch.zeros_like(rollouts.values_NT)
-    for groups in micro_batches(mine, max_tokens):
-        laid = Laid.out(policy, groups, lower)
-        with policy.valuing():
-            values_NT[laid.at] = policy.values(laid.states(policy))
-    return values_NT
-
-
-@dataclass(frozen=True)
-class Laid:
-    """A micro-batch laid out as rows, with the states below the adapters where they are known."""
-
-    packed: Packed
-    lower_RLD: Tensor | None
-    real: tuple[Tensor, Tensor]
-    """Answer (of the micro-batch) and token of each of the K real tokens."""
-
-    @classmethod
-    def out(cls, policy: Policy, groups: list[Group], lower: Mapping[Tokens, Tensor]) -> "Laid":
-        packed = pack(groups, pad_id=policy.lm.pad_id, device=policy.lm.device)
-        lower_RLD = place_rows([lower[g.indices] for g in groups], packed) if lower else None
-        row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
-        return cls(packed, lower_RLD, (row_K, column_K))
-
-    @property
-    def at(self) -> tuple[Tensor, Tensor]:
-        """Where (answer, token) the K real tokens stand in the batch."""
-        return self.packed.indices_N[self.real[0]], self.real[1]
-
-    def states(self, policy: Policy) -> Tensor:
-        """Final states K,D that predict the real tokens, of the trunk as it is switched now."""
-        packed = self.packed
-        states_RLD = policy.lm.states(
-            packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, lower_BTD=self.lower_RLD
-        )[-1]
-        return states_RLD.flatten(0, 1)[packed.sources_NT[self.real]]
 
 
 def advantages(
@@ -236,6 +127,9 @@ class Trainer:
         config, rollouts = self.config, batch.rollouts
         self._set_learning_rate(1 - (1 - config.final_lr_share) * iteration / max(1, config.iterations - 1))
         advantages_NT, returns_NT = advantages(batch, config, beta, costs=costs, multipliers=multipliers)
+        if batch.agreement is not None:
+            # Both clips are linear in the size of the advantage, so this weighs the whole loss of a token.
+            advantages_NT = advantages_NT * batch.agreement.weights_NT
         groups = group_answers(rollouts.prompts, rollouts.answers())
         tally = _Tally()
         for _ in range(config.epochs):
@@ -257,6 +151,8 @@ class Trainer:
             optimizer_steps=tally.steps,
             first_ratio=tally.first_ratio,
             tokens=int(mask.sum()),
+            mismatch=None if batch.agreement is None else batch.agreement.mismatch,
+            importance=None if batch.agreement is None else batch.agreement.weight,
         )
 
     def _set_learning_rate(self, share: float) -> None:
@@ -349,8 +245,7 @@ class Trainer:
         policy = self.policy
         laid = Laid.out(policy, groups, lower)
         states_KD = laid.states(policy)
-        tokens_K = laid.packed.tokens_RL.flatten()[laid.packed.places_NT[laid.real]]
-        new_K = selected_log_probs(states_KD, policy.lm.head_weight(), tokens_K, self.config.sampling.temperature)
+        new_K = selected_log_probs(states_KD, policy.lm.head_weight(), laid.tokens, self.config.sampling.temperature)
         if self.config.critic == "none":
             return new_K, torch.zeros_like(new_K), laid.at
         if self.config.critic == "separate":
