@@ -26,11 +26,20 @@ from deltalake.exceptions import DeltaError
 
 from schemas.cycles import Cost, Cycle, CycleStatus, Stage, Trigger
 from schemas.envelope import new_event
-from schemas.errors import BrokerUnavailable, BudgetSpent, CycleError, DataGone, ModelError, PeerFailed, ThumbwheelError
+from schemas.errors import (
+    BrokerUnavailable,
+    BudgetSpent,
+    CycleError,
+    DataGone,
+    GenerationFailed,
+    ModelError,
+    PeerFailed,
+    ThumbwheelError,
+)
 from schemas.ids import new_cycle_id, new_event_id
 from schemas.versions import BASE_VERSION
 from trainer import scoring
-from trainer.adapters import environment, new_labels
+from trainer.adapters import environment, new_labels, vllm
 from trainer.adapters.answers_file import load_safety_file, same_safety_file
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder, Cycles
@@ -294,7 +303,10 @@ class CycleRunner:
             _require_same(folder, config)
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
-        learned = leading(self._processes)(lm, pinned, config, parent_dir, stages, folder, keep, extra)
+        with vllm.serving(self.settings) as drawing:
+            learned = leading(self._processes)(
+                lm, pinned, config, parent_dir, stages, folder, keep, extra, drawing=drawing
+            )
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
         del learned
@@ -314,6 +326,7 @@ class CycleRunner:
             extra_reward=None if extra is None else extra.info,
             safety_file=file,
             processes=1 if self._processes is None else self._processes.size,
+            generation=vllm.address(self.settings),
         )
 
     def _parent_dir(self, parent: str, lm: LanguageModel) -> Path | None:
@@ -499,7 +512,10 @@ def reproduce(
     extra = same_reward(settings, record.config.extra_reward)
     pinned = lake.read(pins)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
-    learned = leading(processes)(load_base(), pinned, record.config, parent_dir, stages, extra=extra)
+    with vllm.same_server(settings, record.config.generation) as drawing:
+        learned = leading(processes)(
+            load_base(), pinned, record.config, parent_dir, stages, extra=extra, drawing=drawing
+        )
     with tempfile.TemporaryDirectory() as directory:
         save_adapter(learned.policy, Path(directory))
         return record, sha256_of(Path(directory) / ADAPTER_FILE)

@@ -68,6 +68,8 @@ class PPOSettings(_Nested):
     patience: Annotated[int, Field(ge=0)] | None = None
     ptx_coefficient: Annotated[float, Field(ge=0)] | None = None
     ptx_batch: Count | None = None
+    importance_cap: Annotated[float, Field(ge=1)] | None = None
+    mismatch_limit: Annotated[float, Field(gt=0)] | None = None
     max_new_tokens: Count | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
 
@@ -254,6 +256,8 @@ class CycleConfig(BaseModel):
     answers_per_held_out: int = 1
     processes: int = 1
     """Processes that shared the training; another number gives other roundings."""
+    generation: str | None = None
+    """The address of the server that drew the answers PPO learned from; None: they were drawn by the trainer."""
 
 
 class TrainerSettings(BaseSettings):
@@ -360,6 +364,17 @@ class TrainerSettings(BaseSettings):
     lora: LoraOptions = LoraOptions()
     limits: Limits = Limits()
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    generation: Literal["own", "vllm"] = "own"
+    """What draws the answers that PPO learns from: the trainer, or a vLLM server with the adapter loaded."""
+    vllm_url: str | None = None
+    """The server's address, for example http://127.0.0.1:8000."""
+    vllm_token: SecretStr | None = None
+    vllm_token_file: Path | None = None
+    vllm_adapters: Path | None = None
+    """A folder that the server reads under the same path; None: `vllm-adapters` in the data folder."""
+    vllm_seconds: Seconds = 300.0
+    """For one iteration's answers, all tries together; then the cycle fails."""
+    vllm_retries: Annotated[int, Field(ge=0, le=10)] = 2
     log_level: str = "INFO"
     peer_seconds: Seconds = 600.0
     """Started by torchrun: how long the processes of a cycle wait for one another before it fails."""
@@ -392,6 +407,12 @@ class TrainerSettings(BaseSettings):
             max_held_out_prompts=self.max_held_out_prompts,
             seed=self.split_seed,
         )
+
+    @model_validator(mode="after")
+    def _server_is_known(self) -> Self:
+        if self.generation == "vllm" and self.vllm_url is None:
+            raise ValueError("THUMBWHEEL_GENERATION=vllm needs THUMBWHEEL_VLLM_URL")
+        return self
 
     @model_validator(mode="after")
     def _one_reward(self) -> Self:
@@ -452,6 +473,7 @@ class TrainerSettings(BaseSettings):
         extra_reward: ExtraRewardInfo | None = None,
         safety_file: SafetyFile | None = None,
         processes: int = 1,
+        generation: str | None = None,
     ) -> CycleConfig:
         """The configuration of one cycle on a base model of this size, with what "auto" came to."""
         return CycleConfig(
@@ -469,6 +491,7 @@ class TrainerSettings(BaseSettings):
             threads=threads,
             safety_file=safety_file,
             processes=processes,
+            generation=generation,
             answers_per_held_out=self.answers_per_held_out or (1 if n_parameters > SMALL_MODEL else 4),
             method=self.method,
             direct=self.direct.change(DirectConfig.for_size(n_parameters)),

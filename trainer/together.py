@@ -20,7 +20,9 @@ from trainer.adapters.policies import LanguageModel
 from trainer.adapters.processes import Processes
 from trainer.adapters.rewards import ExtraReward, same_reward
 from trainer.adapters.trees import from_bytes, to_bytes
+from trainer.adapters.vllm import elsewhere
 from trainer.core.budget import Budget
+from trainer.core.generation import Drawing
 from trainer.core.parallel import Peers
 from trainer.learning import Learned, learn
 from trainer.settings import CycleConfig, TrainerSettings
@@ -53,6 +55,8 @@ class Learn(Protocol):
         folder: CycleFolder | None = None,
         keep: Checkpoints | None = None,
         extra: ExtraReward | None = None,
+        *,
+        drawing: Drawing | None = None,
     ) -> Learned: ...
 
 
@@ -70,11 +74,13 @@ def leading(processes: Processes | None) -> Learn:
         folder: CycleFolder | None = None,
         keep: Checkpoints | None = None,
         extra: ExtraReward | None = None,
+        *,
+        drawing: Drawing | None = None,
     ) -> Learned:
         job = Job(pinned, config, None if parent_dir is None else str(parent_dir.resolve()))
         with processes.job(to_bytes(job)) as peers:
             shared = SharedCheckpoints(keep or Checkpoints(None), peers)
-            return learn(lm, pinned, config, parent_dir, stages, folder, shared, extra, peers)
+            return learn(lm, pinned, config, parent_dir, stages, folder, shared, extra, peers, drawing)
 
     return together
 
@@ -100,6 +106,7 @@ def help_out(
             SharedCheckpoints(Checkpoints(None), peers),
             same_reward(settings, job.config.extra_reward),
             peers,
+            None if job.config.generation is None else elsewhere,
         )
 
     processes.follow(work, stop)

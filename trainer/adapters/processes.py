@@ -19,6 +19,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store, get_node_local_rank
+from torch.distributed.rendezvous import rendezvous
 
 from schemas.errors import PeerFailed, ThumbwheelError
 
@@ -26,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 POLL = timedelta(seconds=1)
-BEGIN, END = b"begin", b"end"
+BEGIN, END = "begin", "end"
 
 
 class Group:
@@ -54,7 +56,7 @@ class Group:
 class Processes:
     """This process among those that torchrun started; `seconds` is how long one waits for another within a job."""
 
-    def __init__(self, store: dist.Store, rank: int, size: int, *, seconds: float, backend: str = "gloo") -> None:
+    def __init__(self, store: Store, rank: int, size: int, *, seconds: float, backend: str = "gloo") -> None:
         self.rank, self.size = rank, size
         self._store, self._seconds, self._backend = store, seconds, backend
         self._number = 0
@@ -64,7 +66,7 @@ class Processes:
         """Those that torchrun started; None where it started one, or did not start this program."""
         if not dist.is_available() or not dist.is_torchelastic_launched():
             return None
-        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
         if size == 1:
             return None
         return cls(store, rank, size, seconds=seconds, backend="cpu:gloo,cuda:nccl" if gpus else "gloo")
@@ -114,7 +116,7 @@ class Processes:
                 self._store.wait([key], POLL)
             except dist.DistStoreError:
                 continue  # not yet
-            if self._store.get(key) == END:
+            if self._store.get(key).decode() == END:
                 return False
             self._number += 1
             return True
@@ -124,7 +126,7 @@ class Processes:
     def _group(self) -> Iterator[Group]:
         dist.init_process_group(
             self._backend,
-            store=dist.PrefixStore(f"group/{self._number}", self._store),
+            store=PrefixStore(f"group/{self._number}", self._store),
             rank=self.rank,
             world_size=self.size,
             timeout=timedelta(seconds=self._seconds),
@@ -148,4 +150,4 @@ def local_device(wanted: str | None) -> str | None:
     """The device of this process: of several GPUs on a machine the one with its local number."""
     if not torch.cuda.is_available() or (wanted is not None and wanted != "cuda"):
         return wanted
-    return f"cuda:{dist.get_node_local_rank(0)}"
+    return f"cuda:{get_node_local_rank(0)}"
