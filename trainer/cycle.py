@@ -311,7 +311,8 @@ class CycleRunner:
             record = self._register(version, start, pinned, config, learned, stages)
         del learned
         with stages.stage(Stage.SCORE):
-            self._score(lm, stages)
+            if config.shard == "none":  # else the base was cut up, and the others have left
+                self._score(lm, stages)
         return record
 
     def _config(

@@ -256,6 +256,7 @@ class CycleConfig(BaseModel):
     answers_per_held_out: int = 1
     processes: int = 1
     """Processes that shared the training; another number gives other roundings."""
+    shard: Literal["none", "full"] = "none"
     generation: str | None = None
     """The address of the server that drew the answers PPO learned from; None: they were drawn by the trainer."""
 
@@ -376,6 +377,8 @@ class TrainerSettings(BaseSettings):
     """For one iteration's answers, all tries together; then the cycle fails."""
     vllm_retries: Annotated[int, Field(ge=0, le=10)] = 2
     log_level: str = "INFO"
+    shard: Literal["none", "full"] = "none"
+    """Started by torchrun: `full` cuts the base's blocks up over the processes (FSDP), for one that leaves no room."""
     peer_seconds: Seconds = 600.0
     """Started by torchrun: how long the processes of a cycle wait for one another before it fails."""
 
@@ -491,6 +494,7 @@ class TrainerSettings(BaseSettings):
             threads=threads,
             safety_file=safety_file,
             processes=processes,
+            shard=self.shard if processes > 1 else "none",
             generation=generation,
             answers_per_held_out=self.answers_per_held_out or (1 if n_parameters > SMALL_MODEL else 4),
             method=self.method,

@@ -19,6 +19,7 @@ from trainer.adapters.lake import Pinned
 from trainer.adapters.policies import LanguageModel
 from trainer.adapters.processes import Processes
 from trainer.adapters.rewards import ExtraReward, same_reward
+from trainer.adapters.sharding import shard
 from trainer.adapters.trees import from_bytes, to_bytes
 from trainer.adapters.vllm import elsewhere
 from trainer.core.budget import Budget
@@ -79,6 +80,7 @@ def leading(processes: Processes | None) -> Learn:
     ) -> Learned:
         job = Job(pinned, config, None if parent_dir is None else str(parent_dir.resolve()))
         with processes.job(to_bytes(job)) as peers:
+            _cut_up(lm, config)
             shared = SharedCheckpoints(keep or Checkpoints(None), peers)
             return learn(lm, pinned, config, parent_dir, stages, folder, shared, extra, peers, drawing)
 
@@ -96,8 +98,10 @@ def help_out(
     def work(peers: Peers, told: bytes) -> None:
         job = cast("Job", from_bytes(told))
         stages = Stages(f"process-{peers.rank}", budget=ENDLESS, device=job.config.device)
+        lm = load_base()
+        _cut_up(lm, job.config)
         learn(
-            load_base(),
+            lm,
             job.pinned,
             job.config,
             None if job.parent is None else Path(job.parent),
@@ -110,6 +114,11 @@ def help_out(
         )
 
     processes.follow(work, stop)
+
+
+def _cut_up(lm: LanguageModel, config: CycleConfig) -> None:
+    if config.shard == "full":
+        shard(lm)
 
 
 class SharedCheckpoints(Checkpoints):

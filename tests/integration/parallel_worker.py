@@ -65,9 +65,9 @@ def reward(features_NF: torch.Tensor) -> torch.Tensor:
     return (features_NF[:, 0] * 3).clamp(-3, 3)
 
 
-def trained(config: PPOConfig, peers: Peers) -> dict[str, object]:
+def trained(config: PPOConfig, peers: Peers, *, cut_up: bool = False) -> dict[str, object]:
     """One training with all that watches it; process 0 alone knows the reward."""
-    made = policy(critic=config.critic, lora=LoraSettings(rank=4, alpha=8, top_share=0.5), trained=True)
+    made = policy(critic=config.critic, lora=LoraSettings(rank=4, alpha=8, top_share=0.5), trained=True, cut_up=cut_up)
     overseers = Overseers(
         judge=lambda features_NF: features_NF[:, 1],
         safety=lambda features_NF: features_NF[:, 2].sigmoid(),
@@ -156,6 +156,9 @@ def main() -> None:
         def work(peers: Peers, told: bytes) -> None:
             for name, config in CONFIGS.items():
                 torch.save(trained(config, peers), folder / f"{name}-{peers.size}-{peers.rank}.pt")
+                if peers.size == 2:
+                    made = trained(config, peers, cut_up=True)
+                    torch.save(made, folder / f"{name}-cut-{peers.rank}.pt")
 
         if processes.rank:
             processes.follow(work, lambda: False)

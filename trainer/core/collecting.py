@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer.core.generation import Agreement, Drawing, agreement, as_rollouts, require_agreement, seeds_for
 from trainer.core.losses import CHUNK_TOKENS, log_softmax, selected_log_probs
 from trainer.core.models import Policy
-from trainer.core.packing import Group, Packed, group_answers, micro_batches, pack, place_rows
+from trainer.core.packing import Group, Packed, group_answers, in_step, micro_batches, pack, place_rows
 from trainer.core.parallel import ALONE, Peers, own_groups, sample_together
 from trainer.core.ppo_config import PPOConfig
 from trainer.core.rewards import Reward, rewards_of
@@ -127,9 +127,12 @@ def _recomputed(
     """A server's rollouts with the policy's own log-probs, values and entropies where answers are `mine`."""
     temperature, lm = config.sampling.temperature, policy.lm
     log_probs_NT, values_NT, entropies_NT = (torch.zeros_like(rollouts.log_probs_NT) for _ in range(3))
-    for groups in micro_batches(mine, config.micro_batch_tokens):
-        laid = Laid.out(policy, groups, lower)
+    batches = micro_batches(mine, config.micro_batch_tokens)
+    for groups, counts in in_step(batches, lm.rounds(len(batches))):
+        laid = Laid.out(policy, groups, lower, counts=counts)
         states_KD = laid.states(policy)
+        if not counts:
+            continue
         log_probs_NT[laid.at] = selected_log_probs(states_KD, lm.head_weight(), laid.tokens, temperature)
         values_NT[laid.at] = policy.values(states_KD)
         entropies = [_entropies(lm.logits(states), temperature) for states in states_KD.split(CHUNK_TOKENS)]
@@ -148,10 +151,13 @@ def _values(
 ) -> Tensor:
     """Values N,T of a separate critic, whose states decoding does not give, where answers are `mine`."""
     values_NT = torch.zeros_like(rollouts.values_NT)
-    for groups in micro_batches(mine, max_tokens):
-        laid = Laid.out(policy, groups, lower)
+    batches = micro_batches(mine, max_tokens)
+    for groups, counts in in_step(batches, policy.lm.rounds(len(batches))):
+        laid = Laid.out(policy, groups, lower, counts=counts)
         with policy.valuing():
-            values_NT[laid.at] = policy.values(laid.states(policy))
+            values_K = policy.values(laid.states(policy))
+        if counts:
+            values_NT[laid.at] = values_K
     return values_NT
 
 
@@ -165,9 +171,16 @@ class Laid:
     """Answer (of the micro-batch) and token of each of the K real tokens."""
 
     @classmethod
-    def out(cls, policy: Policy, groups: list[Group], lower: Mapping[Tokens, Tensor]) -> "Laid":
-        packed = pack(groups, pad_id=policy.lm.pad_id, device=policy.lm.device)
-        lower_RLD = place_rows([lower[g.indices] for g in groups], packed) if lower else None
+    def out(cls, policy: Policy, groups: list[Group], lower: Mapping[Tokens, Tensor], *, counts: bool = True) -> "Laid":
+        """`counts` is False for an idle micro-batch (`trainer.core.packing.in_step`), whose states nobody knows."""
+        lm = policy.lm
+        packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
+        if counts:
+            rows = [lower[g.indices] for g in groups] if lower else []
+        else:
+            width, dtype = lm.head_weight().shape[1], lm.head_weight().dtype
+            rows = [torch.zeros(g.n_tokens, width, dtype=dtype, device=lm.device) for g in groups if lm.split]
+        lower_RLD = place_rows(rows, packed) if rows else None
         row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
         return cls(packed, lower_RLD, (row_K, column_K))
 

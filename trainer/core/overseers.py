@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainer.core.constraints import Limit, Multiplier
 from trainer.core.models import Policy
-from trainer.core.packing import group_answers, micro_batches
+from trainer.core.packing import group_answers, in_step, micro_batches
 from trainer.core.parallel import ALONE, Peers, own_groups
 from trainer.core.parents import Parent, token_log_probs
 from trainer.core.rollout import Rollouts
@@ -154,9 +154,11 @@ def log_probs_of(
     """Log-probs N,T of answers under the policy as it is now; zero beyond the mask."""
     found_NT = torch.zeros_like(rollouts.log_probs_NT)
     mine = own_groups(peers, group_answers(rollouts.prompts, rollouts.answers()))
-    for groups in micro_batches(mine, max_tokens):
+    batches = micro_batches(mine, max_tokens)
+    for groups, counts in in_step(batches, policy.lm.rounds(len(batches))):
         found_K, at = token_log_probs(policy.lm, groups, temperature)
-        found_NT[at] = found_K
+        if counts:
+            found_NT[at] = found_K
     peers.sum(found_NT)
     return found_NT
 
@@ -175,5 +177,6 @@ def imitation_loss(
     """
     groups = group_answers([d.prompt for d in demonstrations], [d.answer for d in demonstrations])
     tokens = sum(len(d.answer) for d in demonstrations)
-    for batch in micro_batches(own_groups(peers, groups), max_tokens):
-        yield -token_log_probs(policy.lm, batch, temperature)[0].sum() / tokens
+    batches = micro_batches(own_groups(peers, groups), max_tokens)
+    for batch, counts in in_step(batches, policy.lm.rounds(len(batches))):
+        yield -token_log_probs(policy.lm, batch, temperature)[0].sum() / tokens * counts

@@ -30,7 +30,7 @@ from trainer.core.losses import (
 )
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Overseers, imitation_loss, priced
-from trainer.core.packing import Group, group_answers, micro_batches
+from trainer.core.packing import Group, group_answers, in_step, micro_batches
 from trainer.core.parallel import ALONE, Peers, own_groups, sum_gradients
 from trainer.core.ppo_config import PPOConfig, PPOStep
 from trainer.core.rollout import Tokens
@@ -215,8 +215,12 @@ class Trainer:
         rows = torch.tensor([i for g in minibatch for i in g.indices], device=old.mask_NT.device)
         n_tokens = int(old.mask_NT[rows].sum())
         self.optimizer.zero_grad(set_to_none=True)
-        for groups in micro_batches(own_groups(self.peers, minibatch), config.micro_batch_tokens):
-            new_K, values_K, at = self._forward(groups, batch.lower)
+        batches = micro_batches(own_groups(self.peers, minibatch), config.micro_batch_tokens)
+        for groups, counts in in_step(batches, self.policy.lm.rounds(len(batches))):
+            new_K, values_K, at = self._forward(groups, batch.lower, counts=counts)
+            if not counts:
+                ((new_K.sum() + values_K.sum()) * 0).backward()
+                continue
             old_K = old.log_probs_NT[at]
             surrogate = policy_loss(new_K, old_K, advantages_NT[at], clip=config.clip)
             value = value_loss(values_K, old.values_NT[at], returns_NT[at], clip=config.value_clip)
@@ -239,11 +243,11 @@ class Trainer:
         tally.steps += 1
 
     def _forward(
-        self, groups: list[Group], lower: Mapping[Tokens, Tensor]
+        self, groups: list[Group], lower: Mapping[Tokens, Tensor], *, counts: bool
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """New log-probs K, new values K, and where (answer, token) these stand in the batch."""
         policy = self.policy
-        laid = Laid.out(policy, groups, lower)
+        laid = Laid.out(policy, groups, lower, counts=counts)
         states_KD = laid.states(policy)
         new_K = selected_log_probs(states_KD, policy.lm.head_weight(), laid.tokens, self.config.sampling.temperature)
         if self.config.critic == "none":

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainer.core.losses import log_softmax, selected_log_probs
 from trainer.core.models import LanguageModel, Policy
-from trainer.core.packing import Group, Packed, group_answers, micro_batches, pack
+from trainer.core.packing import Group, Packed, group_answers, in_step, micro_batches, pack
 
 Tokens = tuple[int, ...]
 
@@ -94,14 +94,18 @@ def sample(
             log_probs_AV = log_softmax(lm.logits(decoding.states_AD), config.temperature)
             probs_AV = log_probs_AV.exp()
             tokens_A = draw(probs_AV, uniforms_NT[alive_A, t])
-            tokens[alive_A, t] = tokens_A
-            mask[alive_A, t] = True
-            log_probs[alive_A, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
-            entropies[alive_A, t] = -probs_AV.mul_(log_probs_AV).sum(1)
-            values[alive_A, t] = policy.values(decoding.states_AD)
             going_A = tokens_A != lm.eos_id
-            if t + 1 == config.max_new_tokens or not bool(going_A.any()):
+            if not decoding.idle:
+                tokens[alive_A, t] = tokens_A
+                mask[alive_A, t] = True
+                log_probs[alive_A, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
+                entropies[alive_A, t] = -probs_AV.mul_(log_probs_AV).sum(1)
+                values[alive_A, t] = policy.values(decoding.states_AD)
+            busy = not decoding.idle and bool(going_A.any())
+            if t + 1 == config.max_new_tokens or not lm.rounds(int(busy)):
                 break
+            if not busy:
+                decoding.idle, going_A = True, _first(going_A)
             decoding.advance(tokens_A, going_A)
     finished = ((tokens == lm.eos_id) & mask).any(1)
     chosen = range(n_answers) if rows is None else rows
@@ -114,6 +118,10 @@ def draw(probs_AV: Tensor, uniforms_A: Tensor) -> Tensor:
     cumulative = probs_AV.cumsum(-1)
     wanted = (uniforms_A * cumulative[:, -1])[:, None]
     return torch.searchsorted(cumulative, wanted, right=True).squeeze(1).clamp_(max=probs_AV.shape[1] - 1)
+
+
+def _first(rows_A: Tensor) -> Tensor:
+    return torch.arange(len(rows_A), device=rows_A.device) == 0
 
 
 class _Decoding:
@@ -154,6 +162,8 @@ class _Decoding:
             self.states_AD, self.attend_AS = states_PD[picks_A], attend_PL[picks_A]
         self.positions_A = self.attend_AS.sum(1)
         self.alive_A = torch.arange(len(self.attend_AS), device=lm.device)
+        self.idle = False
+        """Whether all answers are finished, and a row is only read on because other processes need the model."""
 
     @classmethod
     def start(
@@ -216,11 +226,14 @@ def look(
     layers = (feature_layer(lm.n_layers), *((lm.split,) if keep else ()))
     lower: dict[Tokens, Tensor] = {}
     with lm.reference():
-        for batch in micro_batches(group_answers(prompts, answers) if groups is None else groups, max_tokens):
+        batches = micro_batches(group_answers(prompts, answers) if groups is None else groups, max_tokens)
+        for batch, counts in in_step(batches, lm.rounds(len(batches))):
             packed = pack(batch, pad_id=lm.pad_id, device=lm.device)
             states = lm.states(
                 packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, layers=layers
             )
+            if not counts:
+                continue
             if keep:
                 lower_RLD = states.pop(1)
                 for group, (row, first) in zip(batch, packed.spans, strict=True):
