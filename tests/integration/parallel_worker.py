@@ -1,11 +1,12 @@
 """Trainings in two and three processes (gloo, forks of this one), and the same in one: what each came to, for a test.
 
-python -m tests.integration.parallel_worker FOLDER    writes FOLDER/<scenario>-<size>-<rank>.pt
+python -m tests.integration.parallel_worker FOLDER    writes FOLDER/<name>-<kind>-<rank>.pt
 
 Forks, because importing costs more than all of the trainings.
 """
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -14,16 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from schemas import logs
 from schemas.errors import PeerFailed
 from tests.integration import trainer_lake as lake
+from tests.integration.cycle_worker import Deadly
 from tests.unit.trainer.core.language import policy
 from trainer import app
-from trainer.adapters.events import MemoryEvents
 from trainer.adapters.policies import LoraSettings
 from trainer.adapters.processes import Processes
 from trainer.core.overseers import Demonstration, Overseers
@@ -33,6 +36,7 @@ from trainer.core.ppo import improve
 from trainer.core.ppo_config import PPOConfig
 from trainer.core.rollout import SamplingConfig
 from trainer.cycle import CycleRunner
+from trainer.settings import TrainerSettings
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4], [12, 13, 14, 15], [3, 9]]
 WATCHED = PPOConfig(
@@ -50,7 +54,7 @@ WATCHED = PPOConfig(
     ptx_batch=3,
     closing_prompts=0,
     patience=0,
-    micro_batch_tokens=30,
+    micro_batch_tokens=40,
 )
 """15 answers, which neither two nor three processes share evenly; a KL budget that makes a multiplier grow."""
 CONFIGS: Mapping[str, PPOConfig] = {
@@ -59,6 +63,13 @@ CONFIGS: Mapping[str, PPOConfig] = {
     "rloo": replace(WATCHED, critic="none", iterations=2, closing_prompts=2),
     "one-answer": replace(WATCHED, answers_per_prompt=1, iterations=2, ptx_batch=1),  # steps with nothing for some
 }
+SIZES: Mapping[str, int] = {"2": 2, "3": 3, "cut": 2}
+"""Processes of a kind of run; those of "cut" hold the base in parts."""
+RUNS = (
+    *((name, "2") for name in CONFIGS),
+    *((name, "3") for name in ("shared", "one-answer")),
+    *((name, "cut") for name in ("separate", "one-answer")),
+)
 
 
 def reward(features_NF: torch.Tensor) -> torch.Tensor:
@@ -80,28 +91,48 @@ def trained(config: PPOConfig, peers: Peers, *, cut_up: bool = False) -> dict[st
     given = reward if peers.rank == 0 else _unknown
     report = improve(made, given, PROMPTS, config, seed=6, overseers=overseers, peers=peers)
     parameters = [p.detach().clone() for p in (*made.adapter_parameters(), *made.value_parameters())]
-    return {"parameters": parameters, "steps": [asdict(s) for s in report.steps], "kept": report.kept_iteration}
+    return {
+        "parameters": parameters,
+        "steps": [asdict(s) for s in report.steps],
+        "kept": report.kept_iteration,
+        "split": made.lm.split,
+        "weights_here": sum(here(p) for name, p in made.lm.model.named_parameters() if "lora_" not in name),
+    }
+
+
+def here(parameter: torch.Tensor) -> int:
+    """Numbers of it that this process holds."""
+    return (parameter.to_local() if isinstance(parameter, DTensor) else parameter).numel()
 
 
 def _unknown(features_NF: torch.Tensor) -> torch.Tensor:
     raise AssertionError("the reward is asked in process 0 alone")
 
 
-def cycle(folder: Path, base: Path, processes: Processes | None) -> None:
-    """A whole cycle; the others help it."""
-    data = folder / f"data-{1 if processes is None else processes.size}"
-    if processes is None or not processes.rank:
-        lake.fill(data)
-    given = lake.settings(data, base, score_responses=0)
+def cycle(folder: Path, base: Path, processes: Processes | None, moment: str = "") -> None:
+    """A whole cycle; the others help. With a `moment` process 0 is killed then; without one it goes on from there."""
     if processes is not None and processes.rank:
-        app.run_helper(given, processes, threading.Event())
+        app.run_helper(settings(folder, base), processes, threading.Event())
         return
-    runner = CycleRunner(given, MemoryEvents(), load_base=app.loader(given), processes=processes)
-    outcome = runner.run()
+    data = folder / ("data-1" if processes is None else "data-cut")
+    if not data.is_dir():
+        lake.fill(data)
+    given = settings(data, base, shard="full")  # which says nothing to one process alone
+    events = Deadly(data / "events.jsonl", moment)
+    outcome = CycleRunner(given, events, load_base=app.loader(given), processes=processes).run()
     assert outcome.version == "v1", outcome
     if processes is not None:
         _failures(processes)
         processes.close()
+
+
+def settings(data: Path, base: Path, **changes: Any) -> TrainerSettings:
+    """Three iterations, a checkpoint after each, and little to evaluate."""
+    quick = lake.settings(data, base)
+    ppo = quick.ppo.model_copy(update={"iterations": 3})
+    gates = quick.gates.model_copy(update={"probe_tokens": 200})
+    few = {"max_held_out_prompts": 6, "score_responses": 0, "checkpoint_seconds": 0}
+    return lake.settings(data, base, ppo=ppo, gates=gates, **few, **changes)
 
 
 def _failures(processes: Processes) -> None:
@@ -117,8 +148,8 @@ def _failures(processes: Processes) -> None:
     torch.save(said, os.environ["SAID"])
 
 
-def fork(size: int, work: Callable[[Processes], None]) -> None:
-    """`work` in `size` processes; raises if one of them does not end in order."""
+def fork(size: int, work: Callable[[Processes], None], *, killed: bool = False) -> None:
+    """`work` in `size` processes; raises if one of them does not end in order, unless process 0 is to be `killed`."""
     children: list[int] = []
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
@@ -140,9 +171,13 @@ def fork(size: int, work: Callable[[Processes], None]) -> None:
     hosted = dist.TCPStore(
         "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
     )
-    statuses = [os.waitpid(child, 0)[1] for child in children]
+    statuses = [os.waitpid(children[0], 0)[1]]
+    if statuses[0] and killed:  # what torchrun does then
+        for child in children[1:]:
+            os.kill(child, signal.SIGTERM)
+    statuses += [os.waitpid(child, 0)[1] for child in children[1:]]
     del hosted  # as torchrun's does, it outlives the processes
-    assert not any(statuses), statuses
+    assert killed == any(statuses), statuses
 
 
 def main() -> None:
@@ -154,11 +189,10 @@ def main() -> None:
 
     def trainings(processes: Processes) -> None:
         def work(peers: Peers, told: bytes) -> None:
-            for name, config in CONFIGS.items():
-                torch.save(trained(config, peers), folder / f"{name}-{peers.size}-{peers.rank}.pt")
-                if peers.size == 2:
-                    made = trained(config, peers, cut_up=True)
-                    torch.save(made, folder / f"{name}-cut-{peers.rank}.pt")
+            for name, kind in RUNS:
+                if SIZES[kind] == peers.size:
+                    made = trained(CONFIGS[name], peers, cut_up=kind == "cut")
+                    torch.save(made, folder / f"{name}-{kind}-{peers.rank}.pt")
 
         if processes.rank:
             processes.follow(work, lambda: False)
@@ -172,6 +206,7 @@ def main() -> None:
     for size in (2, 3):
         fork(size, trainings)
     fork(1, lambda _: cycle(folder, base, None))
+    fork(2, lambda processes: cycle(folder, base, processes, "training"), killed=True)
     fork(2, lambda processes: cycle(folder, base, processes))
 
 
