@@ -38,9 +38,9 @@ class Group:
         self.rank, self.size = rank, size
 
     def sum(self, *tensors: Tensor) -> None:
-        """Add each tensor up over all processes, in place: one call of `all_reduce` for each type of numbers."""
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        """Add each tensor up over all processes, in place: one call of `all_reduce` for each type and device."""
+        for kind in dict.fromkeys((tensor.dtype, tensor.device) for tensor in tensors):
+            alike = [tensor for tensor in tensors if (tensor.dtype, tensor.device) == kind]
             flat = torch.cat([tensor.detach().flatten() for tensor in alike])
             dist.all_reduce(flat)
             for tensor, part in zip(alike, flat.split([t.numel() for t in alike]), strict=True):
@@ -147,7 +147,12 @@ class Processes:
 
 
 def local_device(wanted: str | None) -> str | None:
-    """The device of this process: of several GPUs on a machine the one with its local number."""
-    if not torch.cuda.is_available() or (wanted is not None and wanted != "cuda"):
+    """The device of this process: of several GPUs on a machine the one with its local number, where torchrun gave it.
+
+    It becomes the one that torch takes for "cuda", so that collectives use it too.
+    """
+    if not dist.is_torchelastic_launched() or not torch.cuda.is_available() or wanted not in (None, "cuda"):
         return wanted
-    return f"cuda:{get_node_local_rank(0)}"
+    number = get_node_local_rank(0)
+    torch.cuda.set_device(number)
+    return f"cuda:{number}"
