@@ -380,7 +380,8 @@ class TrainerSettings(BaseSettings):
     shard: Literal["none", "full"] = "none"
     """Started by torchrun: `full` cuts the base's blocks up over the processes (FSDP), for one that leaves no room."""
     peer_seconds: Seconds = 600.0
-    """Started by torchrun: how long the processes of a cycle wait for one another before it fails."""
+    """Started by torchrun: how long the processes of a cycle wait for one another before it fails; longer than a
+    server of rewards or answers may take."""
 
     @property
     def registry(self) -> Path:

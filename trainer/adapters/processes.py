@@ -90,11 +90,8 @@ class Processes:
     def follow(self, work: Callable[[Group, bytes], None], stop: Callable[[], bool]) -> None:
         """In the others: do what process 0 gives until it ends, or, while there is no job, until `stop`."""
         while self._next(stop):
-            try:
-                with self._group() as group:
-                    self._do(work, group)
-            except (ThumbwheelError, RuntimeError, ValueError, OSError) as error:
-                logger.warning("left a job", extra={"rank": self.rank, "error": str(error) or type(error).__name__})
+            with contextlib.suppress(ThumbwheelError, RuntimeError, ValueError, OSError), self._group() as group:
+                self._do(work, group)
 
     def close(self) -> None:
         """In process 0: there is no more to come."""
@@ -104,8 +101,12 @@ class Processes:
         try:
             work(group, group.told(lambda: b""))
         except Exception as error:
-            if not self._store.check([self._key(0)]):  # else it is process 0 that gave up, and says why itself
-                self._store.set(self._key(self.rank), f"{type(error).__name__}: {error}")
+            if self._store.check([self._key(0)]):
+                logger.info("process 0 gave a job up", extra={"rank": self.rank})
+            else:
+                why = f"{type(error).__name__}: {error}"
+                logger.warning("failed at a job", extra={"rank": self.rank, "error": why})
+                self._store.set(self._key(self.rank), why)
             raise
 
     def _next(self, stop: Callable[[], bool]) -> bool:
