@@ -173,7 +173,7 @@ def fork(size: int, work: Callable[[Processes], None], *, killed: bool = False) 
         "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
     )
     statuses = [os.waitpid(children[0], 0)[1]]
-    if statuses[0] and killed:  # what torchrun does then
+    if statuses[0]:  # what torchrun does then
         for child in children[1:]:
             os.kill(child, signal.SIGTERM)
     statuses += [os.waitpid(child, 0)[1] for child in children[1:]]

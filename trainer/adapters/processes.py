@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 from torch.distributed.distributed_c10d import PrefixStore, Store, get_node_local_rank
 from torch.distributed.rendezvous import rendezvous
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 POLL = timedelta(seconds=1)
 BEGIN, END = "begin", "end"
+LOST = "another process is gone or did not answer in time: see its log, or raise THUMBWHEEL_PEER_SECONDS"
 
 
 class Group:
@@ -42,15 +44,34 @@ class Group:
         for kind in dict.fromkeys((tensor.dtype, tensor.device) for tensor in tensors):
             alike = [tensor for tensor in tensors if (tensor.dtype, tensor.device) == kind]
             flat = torch.cat([tensor.detach().flatten() for tensor in alike])
-            dist.all_reduce(flat)
+            with _answering():
+                dist.all_reduce(flat)
             for tensor, part in zip(alike, flat.split([t.numel() for t in alike]), strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
 
     def told(self, say: Callable[[], T]) -> T:
         """What process 0 says; the others don't call `say`."""
         box: list[T | None] = [say() if self.rank == 0 else None]
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        with _answering():
+            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]  # type: ignore[return-value]
+
+
+def largest(n: int) -> int:
+    """The largest of all processes' numbers."""
+    found = torch.tensor([n])
+    with _answering():
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Inside, `PeerFailed` is raised where the others don't take part."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerFailed(f"{LOST} ({error})") from error
 
 
 class Processes:
@@ -76,26 +97,35 @@ class Processes:
         """In process 0: give all processes a job and do it with them; raises `PeerFailed` where another one failed."""
         self._number += 1
         self._store.set(f"job/{self._number}", BEGIN)
-        with self._group() as group:
+        with self._given_up(), self._group() as group, self._given_up():
             group.told(lambda: what)
-            try:
-                yield group
-            except Exception as error:
-                why = self._failure()
-                if why is not None and isinstance(error, RuntimeError):
-                    raise PeerFailed(why) from error
-                self._store.set(self._key(0), str(error))
-                raise
+            yield group
 
     def follow(self, work: Callable[[Group, bytes], None], stop: Callable[[], bool]) -> None:
         """In the others: do what process 0 gives until it ends, or, while there is no job, until `stop`."""
         while self._next(stop):
+            if self._store.check([self._key(0)]):
+                continue  # a job that was given up while this process still hung in the one before
             with contextlib.suppress(ThumbwheelError, RuntimeError, ValueError, OSError), self._group() as group:
                 self._do(work, group)
 
     def close(self) -> None:
         """In process 0: there is no more to come."""
         self._store.set(f"job/{self._number + 1}", END)
+
+    @contextlib.contextmanager
+    def _given_up(self) -> Iterator[None]:
+        """Say that process 0 has given the job up before the others notice it by a group that is closed."""
+        try:
+            yield
+        except Exception as error:
+            if self._store.check([self._key(0)]):
+                raise
+            why = self._failure()
+            self._store.set(self._key(0), str(error))
+            if why is not None and isinstance(error, (RuntimeError, PeerFailed)):
+                raise PeerFailed(why) from error
+            raise
 
     def _do(self, work: Callable[[Group, bytes], None], group: Group) -> None:
         try:
@@ -125,13 +155,16 @@ class Processes:
 
     @contextlib.contextmanager
     def _group(self) -> Iterator[Group]:
-        dist.init_process_group(
-            self._backend,
-            store=PrefixStore(f"group/{self._number}", self._store),
-            rank=self.rank,
-            world_size=self.size,
-            timeout=timedelta(seconds=self._seconds),
-        )
+        # Its name is a count of the groups before it, and one that never came together counts where it was waited for.
+        distributed_c10d._world.group_count = 0  # pyright: ignore[reportPrivateUsage]
+        with _answering():
+            dist.init_process_group(
+                self._backend,
+                store=PrefixStore(f"group/{self._number}", self._store),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timedelta(seconds=self._seconds),
+            )
         try:
             yield Group(self.rank, self.size)
         finally:

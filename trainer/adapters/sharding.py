@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 
 from trainer.adapters.blocks import blocks_of
 from trainer.adapters.policies import LanguageModel
+from trainer.adapters.processes import largest
 
 
 def shard(lm: LanguageModel) -> None:
@@ -28,11 +29,4 @@ def shard(lm: LanguageModel) -> None:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     rest = {p for p in cast("torch.nn.Module", decoder).parameters() if id(p) not in kept}
     fully_shard(decoder, mesh=mesh, ignored_params={p for p in rest if not hasattr(p, "device_mesh")})
-    lm.together = _most
-
-
-def _most(n: int) -> int:
-    """The largest of all processes' numbers."""
-    largest = torch.tensor([n])
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest)
+    lm.together = largest
