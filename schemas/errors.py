@@ -15,6 +15,8 @@
         ├── LeaseHeld          another update cycle is running on this data folder
         ├── NotEnoughData      too few preferences to learn from
         ├── RewardFailed       a reward of the user's own gave no usable numbers, or none in time
+        ├── GenerationFailed   a server that draws a training's answers gave none that can be used
+        ├── PeerFailed         another process of the same training failed, or is gone
         └── BudgetSpent        the cycle reached its limit
 
 A caller's mistake in a plain function is a `ValueError`; `assert` guards our own invariants only.
@@ -87,6 +89,14 @@ class NotEnoughData(CycleError):
 
 class RewardFailed(CycleError):
     """A reward of the user's own gave no usable numbers, or none in time."""
+
+
+class GenerationFailed(CycleError):
+    """A server that draws a training's answers gave none that can be used, or none in time."""
+
+
+class PeerFailed(CycleError):
+    """Another process of the same training failed, or is gone."""
 
 
 class BudgetSpent(CycleError):

@@ -20,6 +20,7 @@ from schemas.cycles import CycleStatus
 from schemas.errors import ThumbwheelError
 
 if TYPE_CHECKING:
+    from trainer.adapters.processes import Processes
     from trainer.settings import TrainerSettings
 
 logger = logging.getLogger("trainer")
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        return _run(given, settings, stop)
+        return _led(given, settings, stop)
     except ThumbwheelError as error:
         if given.program == "distill" and isinstance(error, Stopped):
             return STOPPED  # what it has finished can be gone on with
@@ -95,14 +96,32 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
-def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event) -> int:
+def _led(given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event) -> int:
+    """Run the program; of several processes that torchrun started it is the first one's, and the others help it."""
+    from trainer import app
+
+    team = app.processes(settings)
+    if team is None:
+        return _run(given, settings, stop, None)
+    if team.rank:
+        app.run_helper(settings, team, stop)
+        return 0
+    try:
+        return _run(given, settings, stop, team)
+    finally:
+        team.close()
+
+
+def _run(
+    given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event, team: "Processes | None"
+) -> int:
     from trainer import app
 
     if given.program == "run":
-        app.run_service(settings, stop)
+        app.run_service(settings, stop, team=team)
         return 0
     if given.program == "once":
-        outcome = app.run_once(settings, stop)
+        outcome = app.run_once(settings, stop, team=team)
         _print(outcome.model_dump_json(exclude={"announced", "conclusive"}))
         return 1 if outcome.status is CycleStatus.FAILED and not stop.is_set() else 0
     if given.program == "reward-only":
@@ -114,7 +133,7 @@ def _run(given: argparse.Namespace, settings: "TrainerSettings", stop: threading
         return 0
     if given.program == "distill":
         return _distilled(given, settings, stop)
-    found = app.compare(settings, given.version, stop.is_set)
+    found = app.compare(settings, given.version, stop.is_set, team=team)
     _print(found.model_dump_json())
     return 0 if found.same else 1
 

@@ -11,6 +11,7 @@ from trainer import score_report
 from trainer.adapters import environment
 from trainer.adapters.events import Events, KafkaEvents
 from trainer.adapters.policies import LanguageModel, load_base
+from trainer.adapters.processes import Processes, local_device
 from trainer.adapters.registry import Registry
 from trainer.cycle import CycleRunner, LoadBase, reproduce
 from trainer.distill import run_distill
@@ -21,6 +22,7 @@ from trainer.records import Outcome, Reproduction
 from trainer.reward_only import RewardOnlyReport, train_reward_only
 from trainer.score_report import ScoreReport, ScoreRequest
 from trainer.settings import TrainerSettings
+from trainer.together import help_out
 from trainer.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -32,12 +34,23 @@ def loader(settings: TrainerSettings) -> LoadBase:
     def load() -> LanguageModel:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        return load_base(settings.base_model, dtype=settings.dtype, device=settings.torch_device())
+        return load_base(settings.base_model, dtype=settings.dtype, device=local_device(settings.torch_device()))
 
     return load
 
 
-def run_service(settings: TrainerSettings, stop: threading.Event) -> None:
+def processes(settings: TrainerSettings) -> Processes | None:
+    """The processes that torchrun started; None where this one is alone."""
+    device = settings.torch_device() or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Processes.launched(seconds=settings.peer_seconds, gpus=device.startswith("cuda"))
+
+
+def run_helper(settings: TrainerSettings, team: Processes, stop: threading.Event) -> None:
+    """Be one of the other processes of a trainer, until its process 0 ends."""
+    help_out(team, settings, loader(settings), stop.is_set)
+
+
+def run_service(settings: TrainerSettings, stop: threading.Event, *, team: Processes | None = None) -> None:
     """Wait for labels and run cycles until `stop`."""
     metrics = Metrics()
     metrics.serve(settings.metrics_port)
@@ -45,17 +58,20 @@ def run_service(settings: TrainerSettings, stop: threading.Event) -> None:
     load = loader(settings)
     logger.info("starting", extra={"data": str(settings.data), "base_model": settings.base_model_name})
     try:
-        Watch(CycleRunner(settings, events, load_base=load, metrics=metrics), stop, load_base=load).run()
+        runner = CycleRunner(settings, events, load_base=load, metrics=metrics, processes=team)
+        Watch(runner, stop, load_base=load).run()
     finally:
         events.close()
     logger.info("stopped")
 
 
-def run_once(settings: TrainerSettings, stop: threading.Event, *, events: Events | None = None) -> Outcome:
+def run_once(
+    settings: TrainerSettings, stop: threading.Event, *, events: Events | None = None, team: Processes | None = None
+) -> Outcome:
     """One cycle now, whatever number of labels is new."""
     log = events or KafkaEvents(settings.kafka)
     try:
-        return CycleRunner(settings, log, load_base=loader(settings)).run(stop.is_set)
+        return CycleRunner(settings, log, load_base=loader(settings), processes=team).run(stop.is_set)
     finally:
         log.close()
 
@@ -88,14 +104,24 @@ def run_reproduce(settings: TrainerSettings, version: str, stop: Callable[[], bo
     return found.recorded, found.today
 
 
-def compare(settings: TrainerSettings, version: str, stop: Callable[[], bool] = lambda: False) -> Reproduction:
-    """Run a version's cycle again, with the record's threads, type of numbers and device."""
+def compare(
+    settings: TrainerSettings,
+    version: str,
+    stop: Callable[[], bool] = lambda: False,
+    *,
+    team: Processes | None = None,
+) -> Reproduction:
+    """Run a version's cycle again, with the record's threads, type of numbers and device.
+
+    In as many processes as torchrun started; where that is another number than the record's, it is a difference.
+    """
     config = Registry(settings.registry).record(version).config
     same = {"threads": config.threads, "dtype": config.dtype, "device": config.device}
     settings = settings.model_copy(update=same)
-    record, today = reproduce(settings, version, load_base=loader(settings), stop=stop)
+    record, today = reproduce(settings, version, load_base=loader(settings), stop=stop, processes=team)
     base = environment.base_model_info(settings.base_model_name, settings.base_model)
     there = environment.environment().model_dump() | {"code": environment.code_version(), "base model": base.sha256}
     then = record.environment.model_dump() | {"code": record.code_version, "base model": record.base_model.sha256}
+    there["processes"], then["processes"] = str(1 if team is None else team.size), str(record.config.processes)
     differences = tuple(f"{name}: {then[name]} then, {there[name]} now" for name in then if then[name] != there[name])
     return Reproduction(version=version, recorded=record.adapter_sha256, today=today, differences=differences)

@@ -26,11 +26,20 @@ from deltalake.exceptions import DeltaError
 
 from schemas.cycles import Cost, Cycle, CycleStatus, Stage, Trigger
 from schemas.envelope import new_event
-from schemas.errors import BrokerUnavailable, BudgetSpent, CycleError, DataGone, ModelError, ThumbwheelError
+from schemas.errors import (
+    BrokerUnavailable,
+    BudgetSpent,
+    CycleError,
+    DataGone,
+    GenerationFailed,
+    ModelError,
+    PeerFailed,
+    ThumbwheelError,
+)
 from schemas.ids import new_cycle_id, new_event_id
 from schemas.versions import BASE_VERSION
 from trainer import scoring
-from trainer.adapters import environment, new_labels
+from trainer.adapters import environment, new_labels, vllm
 from trainer.adapters.answers_file import load_safety_file, same_safety_file
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.cycles import CycleFolder, Cycles
@@ -40,6 +49,7 @@ from trainer.adapters.files import sha256_of, write_lines
 from trainer.adapters.lake import Pinned, TrainerLake
 from trainer.adapters.pins import Pins
 from trainer.adapters.policies import LanguageModel, save_adapter
+from trainer.adapters.processes import Processes
 from trainer.adapters.registry import (
     ADAPTER_FILE,
     EVIDENCE_FILE,
@@ -59,12 +69,13 @@ from trainer.core.dataset import SplitConfig, countable
 from trainer.core.evidence import evidence
 from trainer.figures import candidate, measured
 from trainer.kept_features import kept_features
-from trainer.learning import Learned, learn
+from trainer.learning import Learned
 from trainer.metrics import Metrics
 from trainer.outcomes import AWAITING, Closer, Obstacle, finite_figures, status_of
 from trainer.records import BaseModelInfo, CycleStart, Outcome, RewardModelInfo, VersionRecord
 from trainer.settings import CycleConfig, SafetyFile, TrainerSettings
 from trainer.stages import Stages, Stopped
+from trainer.together import leading
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +98,9 @@ class CycleRunner:
         load_base: LoadBase,
         metrics: Metrics | None = None,
         now: Now = lambda: datetime.now(UTC),
+        processes: Processes | None = None,
     ) -> None:
+        self._processes = processes
         self.settings, self.events, self.metrics = settings, events, metrics or Metrics()
         self.lake = TrainerLake(settings.lake)
         self.registry = Registry(settings.registry, signer(settings.signing_key_file))
@@ -263,7 +276,7 @@ class CycleRunner:
         reason = str(error) or type(error).__name__
         unexpected = not isinstance(error, ThumbwheelError)
         logger.warning("cycle failed", extra={"cycle": stages.cycle_id, "reason": reason}, exc_info=unexpected)
-        outside = isinstance(error, (OSError, DeltaError, RuntimeError, DataGone))
+        outside = isinstance(error, (OSError, DeltaError, RuntimeError, DataGone, PeerFailed, GenerationFailed))
         again = stopped or (outside and len(self.cycles.failures()) + 1 < triggers.MAX_FAILURES)
         return self._outcome(stages, start, CycleStatus.FAILED, reason=reason, conclusive=not again, stopped=stopped)
 
@@ -296,12 +309,16 @@ class CycleRunner:
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
             cache = kept_features(self.settings, self._base_info(), lm)
-        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra, cache)
+        with vllm.serving(self.settings) as drawing:
+            learned = leading(self._processes)(
+                lm, pinned, config, parent_dir, stages, folder, keep, extra, cache=cache, drawing=drawing
+            )
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
         del learned
         with stages.stage(Stage.SCORE):
-            self._score(lm, stages, cache)
+            if config.shard == "none":  # else the base was cut up, and the others have left
+                self._score(lm, stages, cache)
         self._count_read(stages.cycle_id, cache)
         return record
 
@@ -323,6 +340,8 @@ class CycleRunner:
             seed=seed,
             extra_reward=None if extra is None else extra.info,
             safety_file=file,
+            processes=1 if self._processes is None else self._processes.size,
+            generation=vllm.address(self.settings),
         )
 
     def _parent_dir(self, parent: str, lm: LanguageModel) -> Path | None:
@@ -494,7 +513,12 @@ def read_labels(lake: TrainerLake, pins: Pins, split: SplitConfig) -> Pinned:
 
 
 def reproduce(
-    settings: TrainerSettings, version: str, *, load_base: LoadBase, stop: Callable[[], bool] = lambda: False
+    settings: TrainerSettings,
+    version: str,
+    *,
+    load_base: LoadBase,
+    stop: Callable[[], bool] = lambda: False,
+    processes: Processes | None = None,
 ) -> tuple[VersionRecord, str]:
     """Run a version's cycle again from its record: the record, and the SHA-256 that its adapter has this time.
 
@@ -509,7 +533,10 @@ def reproduce(
     extra = same_reward(settings, record.config.extra_reward)
     pinned = read_labels(lake, pins, record.config.split)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
-    learned = learn(load_base(), pinned, record.config, parent_dir, stages, extra=extra)
+    with vllm.same_server(settings, record.config.generation) as drawing:
+        learned = leading(processes)(
+            load_base(), pinned, record.config, parent_dir, stages, extra=extra, drawing=drawing
+        )
     with tempfile.TemporaryDirectory() as directory:
         save_adapter(learned.policy, Path(directory))
         return record, sha256_of(Path(directory) / ADAPTER_FILE)

@@ -30,6 +30,8 @@ from trainer.comparing import Before, evaluate, look_before
 from trainer.core import dataset
 from trainer.core.checkpoint import copy_into
 from trainer.core.dataset import Dataset
+from trainer.core.generation import Drawing
+from trainer.core.parallel import ALONE, Peers
 from trainer.core.parents import Parent
 from trainer.core.ppo import improve
 from trainer.core.ppo_config import PPOStep
@@ -89,6 +91,8 @@ class Work:
     keep: Checkpoints
     parent_is_base: bool
     cache: FeatureCache | None = None
+    peers: Peers = ALONE
+    drawing: Drawing | None = None
 
 
 def learn(
@@ -100,14 +104,19 @@ def learn(
     folder: CycleFolder | None = None,
     keep: Checkpoints | None = None,
     extra: ExtraReward | None = None,
+    *,
     cache: FeatureCache | None = None,
+    peers: Peers = ALONE,
+    drawing: Drawing | None = None,
 ) -> Learned:
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
 
     `extra` is a reward of the user's own; `config.extra_reward` tells of it. `cache` saves reading what was read
-    before, and changes nothing else.
+    before, and changes nothing else. With `peers` all of them call this (`trainer.together`); `drawing` is a server
+    that draws PPO's answers.
     """
-    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None, cache)
+    kept, from_base = keep or Checkpoints(None), parent_dir is None
+    work = Work(lm, config, stages, folder, kept, from_base, cache, peers, drawing)
     if extra is not None:
         work.keep.live[OWN_REWARD] = extra.raw
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
@@ -235,6 +244,8 @@ def _train(work: Work, policy: Policy, parent: Parent, data: Dataset, before: Be
         should_stop=stages.early_stop,
         resume=resume,
         on_state=lambda state: keep.save_now_and_then("ppo", state),
+        peers=work.peers,
+        drawing=work.drawing,
     )
 
 

@@ -69,6 +69,8 @@ class PPOSettings(_Nested):
     patience: Annotated[int, Field(ge=0)] | None = None
     ptx_coefficient: Annotated[float, Field(ge=0)] | None = None
     ptx_batch: Count | None = None
+    importance_cap: Annotated[float, Field(ge=1)] | None = None
+    mismatch_limit: Annotated[float, Field(gt=0)] | None = None
     max_new_tokens: Count | None = None
     temperature: Annotated[float, Field(gt=0)] | None = None
 
@@ -277,6 +279,11 @@ class CycleConfig(BaseModel):
     safety: SafetyConfig = SafetyConfig()
     safety_file: SafetyFile | None = None
     answers_per_held_out: int = 1
+    processes: int = 1
+    """Processes that shared the training; another number gives other roundings."""
+    shard: Literal["none", "full"] = "none"
+    generation: str | None = None
+    """The address of the server that drew the answers PPO learned from; None: they were drawn by the trainer."""
 
 
 class TrainerSettings(BaseSettings):
@@ -386,7 +393,23 @@ class TrainerSettings(BaseSettings):
     lora: LoraOptions = LoraOptions()
     limits: Limits = Limits()
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    generation: Literal["own", "vllm"] = "own"
+    """What draws the answers that PPO learns from: the trainer, or a vLLM server with the adapter loaded."""
+    vllm_url: str | None = None
+    """The server's address, for example http://127.0.0.1:8000."""
+    vllm_token: SecretStr | None = None
+    vllm_token_file: Path | None = None
+    vllm_adapters: Path | None = None
+    """A folder that the server reads under the same path; None: `vllm-adapters` in the data folder."""
+    vllm_seconds: Seconds = 300.0
+    """For one iteration's answers, all tries together; then the cycle fails."""
+    vllm_retries: Annotated[int, Field(ge=0, le=10)] = 2
     log_level: str = "INFO"
+    shard: Literal["none", "full"] = "none"
+    """Started by torchrun: `full` cuts the base's blocks up over the processes (FSDP), for one that leaves no room."""
+    peer_seconds: Seconds = 600.0
+    """Started by torchrun: how long the processes of a cycle wait for one another before it fails; longer than a
+    server of rewards or answers may take."""
 
     @property
     def registry(self) -> Path:
@@ -421,6 +444,12 @@ class TrainerSettings(BaseSettings):
             max_held_out_prompts=self.max_held_out_prompts,
             seed=self.split_seed,
         )
+
+    @model_validator(mode="after")
+    def _server_is_known(self) -> Self:
+        if self.generation == "vllm" and self.vllm_url is None:
+            raise ValueError("THUMBWHEEL_GENERATION=vllm needs THUMBWHEEL_VLLM_URL")
+        return self
 
     @model_validator(mode="after")
     def _one_reward(self) -> Self:
@@ -484,6 +513,8 @@ class TrainerSettings(BaseSettings):
         seed: int,
         extra_reward: ExtraRewardInfo | None = None,
         safety_file: SafetyFile | None = None,
+        processes: int = 1,
+        generation: str | None = None,
     ) -> CycleConfig:
         """The configuration of one cycle on a base model of this size, with what "auto" came to."""
         return CycleConfig(
@@ -500,6 +531,9 @@ class TrainerSettings(BaseSettings):
             device=device,
             threads=threads,
             safety_file=safety_file,
+            processes=processes,
+            shard=self.shard if processes > 1 else "none",
+            generation=generation,
             answers_per_held_out=self.answers_per_held_out or (1 if n_parameters > SMALL_MODEL else 4),
             method=self.method,
             direct=self.direct.change(DirectConfig.for_size(n_parameters)),

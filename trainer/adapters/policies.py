@@ -6,7 +6,7 @@ safetensors are read, and no code from a model's folder is run. Shapes are expla
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -61,6 +61,8 @@ class LanguageModel:
     peft: PeftModel | None = field(default=None, repr=False)
     split: int = 0
     """Blocks below the lowest adapter; see `trainer.core.models.LanguageModel.split`."""
+    together: Callable[[int], int] | None = field(default=None, repr=False)
+    """Of a model that is cut up over processes (`trainer.adapters.sharding`): the largest of all their numbers."""
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +91,9 @@ class LanguageModel:
         """
         rows = self.n_embeddings
         return [i for i in ids if i < rows]
+
+    def rounds(self, n: int) -> int:
+        return n if self.together is None else self.together(n)
 
     def n_parameters(self) -> int:
         """Parameters of the base, adapters left out."""
@@ -145,9 +150,10 @@ class LanguageModel:
     def decoding(self) -> Iterator[None]:
         """Inside, each adapted matrix is one plain matrix, W + BA, or W where the adapter is off.
 
-        Only for weights of single precision: in bfloat16 the sum would round most of a small adapter away.
+        Only for weights of single precision: in bfloat16 the sum would round most of a small adapter away. And only for
+        those that are here: of a model that is cut up no process has a whole matrix to add to.
         """
-        if self.peft is None or self.dtype != torch.float32:
+        if self.peft is None or self.dtype != torch.float32 or self.together is not None:
             yield
             return
         places = [

@@ -5,22 +5,15 @@ nothing, or says a byte now and then, is closed from outside when its time is up
 address; redirects are not followed, so that a token goes nowhere else.
 """
 
-import contextlib
-import http.client
 import json
-import queue
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from schemas.errors import RewardFailed, SettingsError
+from schemas.errors import RewardFailed
+from trainer.adapters.exchange import Address, Exchange
 from trainer.core.rewards import usable
 
 ANSWERS_PER_CALL = 64
@@ -37,20 +30,9 @@ class Endpoint:
     """`seconds` is the limit of a call with all its tries; each try has an equal part of it."""
 
     def __init__(self, url: str, *, token: str | None, seconds: float, tries: int) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError("THUMBWHEEL_REWARD_ENDPOINT must be a URL that begins with http:// or https://")
-        if parts.username is not None or parts.password is not None:
-            raise SettingsError(
-                "THUMBWHEEL_REWARD_ENDPOINT must hold no user and password: put a bearer token into "
-                "THUMBWHEEL_REWARD_ENDPOINT_TOKEN_FILE"
-            )
-        if token is not None and (not token.isascii() or not token.isprintable()):
-            raise SettingsError("the token of the reward endpoint must be one line of printable ASCII")
-        self._host, self._port, self._tls = parts.hostname, parts.port, parts.scheme == "https"
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self.shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
-        self._token, self._seconds, self._tries = token, seconds, tries
+        self._address = Address.of(url, setting="THUMBWHEEL_REWARD_ENDPOINT", token=token)
+        self.shown = self._address.shown
+        self._seconds, self._tries = seconds, tries
         self._who = f"the reward endpoint {self.shown}"
 
     def __call__(self, features_NF: Tensor, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
@@ -85,7 +67,7 @@ class Endpoint:
     def _posted(self, body: bytes, n: int, seconds: float) -> bytes:
         """The reply's bytes; raises `_Again` where another try may help and `RewardFailed` where not."""
         limit = 1024 + BYTES_PER_ANSWER * n
-        exchange = _Exchange(self._connection(seconds), self._path, body, self._headers(), limit)
+        exchange = Exchange(self._address, self._address.path, body, limit=limit, seconds=seconds)
         found = exchange.result(seconds)
         if isinstance(found, Exception):
             raise _Again(f"{type(found).__name__}: {found}") from found
@@ -99,16 +81,6 @@ class Endpoint:
             raise _Again("the reply was cut off")
         return found.body
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
-        return headers if self._token is None else headers | {"Authorization": f"Bearer {self._token}"}
-
-    def _connection(self, seconds: float) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=seconds)
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(self._host, self._port, timeout=seconds, context=context)
-
     def _rewards(self, reply: bytes, n: int) -> list[float]:
         try:
             told: Any = json.loads(reply)
@@ -120,49 +92,3 @@ class Endpoint:
         ):
             raise RewardFailed(f'{self._who} must give {{"rewards": [...]}} with a list of numbers')
         return usable(cast("list[Any]", rewards), n, self._who)
-
-
-@dataclass(frozen=True)
-class _Reply:
-    status: int
-    body: bytes
-    cut_off: bool
-
-
-class _Exchange:
-    """One request and its reply, in a thread of its own: resolving, shaking hands and reading all end in time."""
-
-    def __init__(
-        self, connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str], limit: int
-    ) -> None:
-        self._connection, self._limit = connection, limit
-        self._request = (path, body, headers)
-        self._socket: socket.socket | None = None
-        self._box: queue.SimpleQueue[_Reply | Exception] = queue.SimpleQueue()
-
-    def result(self, seconds: float) -> _Reply | Exception:
-        """The reply, or why there is none; what is still under way after `seconds` is cut off and forgotten."""
-        threading.Thread(target=self._run, name="reward-endpoint", daemon=True).start()
-        try:
-            return self._box.get(timeout=seconds)
-        except queue.Empty:
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-            return TimeoutError(f"no whole reply in {seconds:.2g} s")
-
-    def _run(self) -> None:
-        try:
-            self._box.put(self._exchanged())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._box.put(error)
-
-    def _exchanged(self) -> _Reply:
-        path, body, headers = self._request
-        with contextlib.closing(self._connection) as connection:
-            connection.connect()
-            self._socket = connection.sock  # the connection lets go of it once the reply has begun
-            connection.request("POST", path, body=body, headers=headers)
-            with connection.getresponse() as response:
-                read = response.read(self._limit + 1)
-                return _Reply(response.status, read, bool(response.length))

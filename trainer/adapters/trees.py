@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from pydantic import BaseModel
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 PACKAGE = "trainer."
 _NOTHING: Mapping[str, object] = {}
@@ -29,6 +29,12 @@ def to_bytes(value: object, live: Mapping[str, object] = _NOTHING) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     tree = _encoded(value, tensors, live)
     return save(tensors, metadata={"tree": json.dumps(tree)})
+
+
+def from_bytes(data: bytes, live: Mapping[str, object] = _NOTHING) -> Any:
+    """The value of `to_bytes`; raises `ValueError`."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return _decoded(json.loads(header["__metadata__"]["tree"]), load(data).__getitem__, live)
 
 
 def from_file(file: str, live: Mapping[str, object] = _NOTHING) -> Any:

@@ -56,6 +56,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def rounds(self, n: int) -> int:
+        """How many passes all processes must make if this one has `n` to make; `n` where the model is whole here."""
+        ...
+
     def new_cache(self, tokens: int) -> KeyValueCache:
         """An empty cache for about so many tokens a row."""
         ...

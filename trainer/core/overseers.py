@@ -20,7 +20,8 @@ from torch import Tensor
 
 from trainer.core.constraints import Limit, Multiplier
 from trainer.core.models import Policy
-from trainer.core.packing import group_answers, micro_batches
+from trainer.core.packing import group_answers, in_step, micro_batches
+from trainer.core.parallel import ALONE, Peers, own_groups
 from trainer.core.parents import Parent, token_log_probs
 from trainer.core.rollout import Rollouts
 
@@ -98,7 +99,7 @@ class Costs:
 
 def costs_of(
     policy: Policy, rollouts: Rollouts, log_ratio_NT: Tensor, features_NF: Tensor, overseers: Overseers,
-    *, temperature: float, max_tokens: int,
+    *, temperature: float, max_tokens: int, peers: Peers = ALONE,
 ) -> Costs:  # fmt: skip
     """All costs of a batch; `log_ratio_NT` is that to the base."""
     per_token = {KL_BASE: log_ratio_NT}
@@ -106,7 +107,7 @@ def costs_of(
     means = {KL_BASE: float(log_ratio_NT.sum(1).mean())}
     if overseers.parent is not None:
         with overseers.parent.active():
-            theirs_NT = log_probs_of(policy, rollouts, temperature=temperature, max_tokens=max_tokens)
+            theirs_NT = log_probs_of(policy, rollouts, temperature=temperature, max_tokens=max_tokens, peers=peers)
         per_token[KL_PARENT] = (rollouts.log_probs_NT - theirs_NT) * rollouts.mask_NT
         means[KL_PARENT] = float(per_token[KL_PARENT].sum(1).mean())
     if overseers.safety is not None:
@@ -147,20 +148,35 @@ def priced(
 
 
 @torch.no_grad()
-def log_probs_of(policy: Policy, rollouts: Rollouts, *, temperature: float, max_tokens: int) -> Tensor:
+def log_probs_of(
+    policy: Policy, rollouts: Rollouts, *, temperature: float, max_tokens: int, peers: Peers = ALONE
+) -> Tensor:
     """Log-probs N,T of answers under the policy as it is now; zero beyond the mask."""
     found_NT = torch.zeros_like(rollouts.log_probs_NT)
-    for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
+    mine = own_groups(peers, group_answers(rollouts.prompts, rollouts.answers()))
+    batches = micro_batches(mine, max_tokens)
+    for groups, counts in in_step(batches, policy.lm.rounds(len(batches))):
         found_K, at = token_log_probs(policy.lm, groups, temperature)
-        found_NT[at] = found_K
+        if counts:
+            found_NT[at] = found_K
+    peers.sum(found_NT)
     return found_NT
 
 
 def imitation_loss(
-    policy: Policy, demonstrations: Sequence[Demonstration], *, temperature: float, max_tokens: int
+    policy: Policy,
+    demonstrations: Sequence[Demonstration],
+    *,
+    temperature: float,
+    max_tokens: int,
+    peers: Peers = ALONE,
 ) -> Iterator[Tensor]:
-    """-log p of demonstrations, a mean over all their tokens, in micro-batches whose losses (and gradients) add up."""
+    """-log p of demonstrations, a mean over all their tokens, in micro-batches whose losses (and gradients) add up.
+
+    Of several processes each gives the losses of its own demonstrations.
+    """
     groups = group_answers([d.prompt for d in demonstrations], [d.answer for d in demonstrations])
     tokens = sum(len(d.answer) for d in demonstrations)
-    for batch in micro_batches(groups, max_tokens):
-        yield -token_log_probs(policy.lm, batch, temperature)[0].sum() / tokens
+    batches = micro_batches(own_groups(peers, groups), max_tokens)
+    for batch, counts in in_step(batches, policy.lm.rounds(len(batches))):
+        yield -token_log_probs(policy.lm, batch, temperature)[0].sum() / tokens * counts

@@ -94,6 +94,18 @@ def micro_batches(groups: Sequence[Group], max_tokens: int) -> list[list[Group]]
     return batches
 
 
+IDLE = Group((0,), ((0,),), (0,))
+"""What a process reads that has nothing to read while others have; nobody looks at what comes of it."""
+
+
+def in_step(batches: Sequence[list[Group]], rounds: int) -> Iterator[tuple[list[Group], bool]]:
+    """The batches, and idle ones up to `rounds`, each with whether it is one that counts."""
+    for batch in batches:
+        yield batch, True
+    for _ in range(rounds - len(batches)):
+        yield [IDLE], False
+
+
 def _lay_out(groups: Sequence[Group]) -> tuple[tuple[tuple[int, int], ...], int, int]:
     """Row and first column of each group, by first fit; and the rows' number and length."""
     length = max(*(g.n_tokens for g in groups), min(SHORT_ROW_TOKENS, sum(g.n_tokens for g in groups)))

@@ -31,12 +31,15 @@ from torch import Tensor
 
 from trainer.core.candidates import Candidate, Candidates
 from trainer.core.checkpoint import Order, PPOState, copy_into, optimizer_state
+from trainer.core.collecting import Batch, collect
 from trainer.core.constraints import Limit, broken, start, step, values
+from trainer.core.generation import Drawing
 from trainer.core.losses import AdaptiveKL
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Limits, Overseers, costs_of
+from trainer.core.parallel import ALONE, Peers
 from trainer.core.ppo_config import PPOConfig, PPOReport, PPOStep
-from trainer.core.ppo_update import Batch, State, Trainer, collect
+from trainer.core.ppo_update import State, Trainer
 from trainer.core.rewards import Reward
 
 Values = tuple[Tensor, ...]
@@ -55,26 +58,34 @@ def improve(
     should_stop: Callable[[], str | None] = lambda: None,
     resume: State | None = None,
     on_state: Callable[[State], None] = lambda state: None,
+    peers: Peers = ALONE,
+    drawing: Drawing | None = None,
 ) -> PPOReport:
     """Train `policy` in place to get more `reward` on `prompts` (token ids), within the limits of `config`.
 
     `reward` gives normalized rewards N, from features N,F (see `trainer.core.rollout.look`) or from the texts as well
     (`trainer.core.rewards`). `should_stop` is asked before each iteration; a reason it returns ends the training early
     and becomes `stopped`. `on_state` is given what the training is after each iteration, and `resume` goes on from
-    there to the same weights. Deterministic on the CPU for a seed and a number of threads.
+    there to the same weights. Deterministic on the CPU for a seed, a number of threads and a number of processes.
+
+    With `peers` all of them call this with the same arguments and share the work (`trainer.core.parallel`); `reward`,
+    `should_stop`, `on_step` and `on_state` are asked and told in process 0 alone. `drawing` is a server that draws the
+    answers (`trainer.core.generation`); of several processes 0 asks it.
     """
-    run = _Run(policy, reward, prompts, config, seed=seed, overseers=overseers or Overseers())
+    run = _Run(policy, reward, prompts, config, seed=seed, overseers=overseers or Overseers(), peers=peers)
+    run.drawing = drawing
     if resume is not None:
         run.restore(resume)
     stopped = "done"
     for iteration in range(resume.iteration if resume else 0, config.iterations):
-        reason = should_stop() or run.look()
+        reason = peers.told(should_stop) or run.look()
         if reason is not None:
             stopped = reason
             break
         run.update(iteration)
-        on_step(run.steps[-1])
-        on_state(run.state(iteration + 1))
+        if peers.rank == 0:
+            on_step(run.steps[-1])
+            on_state(run.state(iteration + 1))
     else:
         if config.closing_prompts:
             stopped = run.look(closing=True) or stopped
@@ -93,11 +104,12 @@ class _Run:
         *,
         seed: int,
         overseers: Overseers,
+        peers: Peers,
     ) -> None:
         self.policy, self.reward, self.prompts, self.config = policy, reward, prompts, config
-        self.overseers = overseers
+        self.overseers, self.peers = overseers, peers
         self.generator = torch.Generator().manual_seed(seed)
-        self.trainer = Trainer(policy, config, overseers)
+        self.trainer = Trainer(policy, config, overseers, peers)
         self.control = AdaptiveKL(config.beta, config.target_kl, config.kl_horizon)
         self.limits = limits_of(config, overseers)
         self.multipliers = start(self.limits, config.gains)
@@ -105,6 +117,7 @@ class _Run:
         self.candidates: Candidates[Values] = Candidates()
         self.steps: list[PPOStep] = []
         self.batch: Batch | None = None
+        self.drawing: Drawing | None = None
         self.costs = Costs({}, {}, {})
 
     def state(self, iteration: int) -> State:
@@ -138,7 +151,9 @@ class _Run:
         config = self.config
         n = config.closing_prompts if closing else config.prompts_per_iteration
         chosen = [self.prompts[i] for i in self.order.take(min(n, len(self.prompts)))]
-        batch = collect(self.policy, self.reward, chosen, config, self.generator)
+        batch = collect(
+            self.policy, self.reward, chosen, config, self.generator, peers=self.peers, drawing=self.drawing
+        )
         costs = costs_of(
             self.policy,
             batch.rollouts,
@@ -147,6 +162,7 @@ class _Run:
             self.overseers,
             temperature=config.sampling.temperature,
             max_tokens=config.micro_batch_tokens,
+            peers=self.peers,
         )
         if self.candidates.every and self._far_beyond(costs.means):
             return "kl_budget"

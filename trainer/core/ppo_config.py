@@ -69,6 +69,10 @@ class PPOConfig:
     closing_prompts: int = 6
     """Prompts of the last look, which measures the final state; with 0 that state is kept without being measured."""
     micro_batch_tokens: int = 1024
+    importance_cap: float = 2.0
+    """Where a server draws the answers: no token counts more than so many times for being likelier here than there."""
+    mismatch_limit: float = 0.1
+    """Mean nats a token by which a server's log-probs may differ from the trainer's; beyond it training fails."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.minibatches <= self.prompts_per_iteration:
@@ -122,6 +126,10 @@ class PPOStep:
     """What each limit weighed in this update."""
     judged: float | None = None
     """The judge's mean score; None without a judge."""
+    mismatch: float | None = None
+    """Mean |log p_server - log p_trainer| a token where a server drew the answers, else None."""
+    importance: float | None = None
+    """Mean truncated weight p_trainer / p_server of a token."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One iteration of PPO: answers with all that the update needs of them, and the update itself.
+"""One iteration's update: advantages of a batch (`trainer.core.collecting`), epochs, optimizer steps.
 
 What is implemented is listed in `trainer.core.ppo`.
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.core.checkpoint import PPOState, copy_into, restore_optimizer
+from trainer.core.collecting import Batch, Laid
 from trainer.core.constraints import Multiplier, total
 from trainer.core.losses import (
     AdaptiveKL,
@@ -29,107 +30,12 @@ from trainer.core.losses import (
 )
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Overseers, imitation_loss, priced
-from trainer.core.packing import Group, Packed, group_answers, micro_batches, pack, place_rows
+from trainer.core.packing import Group, group_answers, in_step, micro_batches
+from trainer.core.parallel import ALONE, Peers, own_groups, sum_gradients
 from trainer.core.ppo_config import PPOConfig, PPOStep
-from trainer.core.rewards import Reward, rewards_of
-from trainer.core.rollout import Rollouts, Tokens, look, sample
+from trainer.core.rollout import Tokens
 
 State = PPOState[PPOStep, AdaptiveKL]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rollouts with all that the update needs of them."""
-
-    rollouts: Rollouts
-    scores_N: Tensor
-    kl_N: Tensor
-    log_ratio_NT: Tensor
-    features_NF: Tensor
-    lower: Mapping[Tokens, Tensor]
-    """States below the adapters; see `trainer.core.rollout.Looked`."""
-
-    @property
-    def kl(self) -> float:
-        return float(self.kl_N.mean())
-
-    @property
-    def reward(self) -> float:
-        return float(self.scores_N.mean())
-
-
-def collect(
-    policy: Policy,
-    reward: Reward,
-    prompts: Sequence[Sequence[int]],
-    config: PPOConfig,
-    generator: torch.Generator,
-) -> Batch:
-    """Sample answers and let the frozen base look at them."""
-    rollouts = sample(policy, prompts, config.answers_per_prompt, config.sampling, generator)
-    looked = look(
-        policy.lm,
-        rollouts.prompts,
-        rollouts.answers(),
-        temperature=config.sampling.temperature,
-        max_tokens=config.micro_batch_tokens,
-        keep_lower=True,
-    )
-    width = looked.log_probs_NT.shape[1]
-    cut = replace(
-        rollouts,
-        tokens_NT=rollouts.tokens_NT[:, :width],
-        mask_NT=rollouts.mask_NT[:, :width],
-        log_probs_NT=rollouts.log_probs_NT[:, :width],
-        values_NT=rollouts.values_NT[:, :width],
-        entropies_NT=rollouts.entropies_NT[:, :width],
-    )
-    if config.critic == "separate":
-        cut = replace(cut, values_NT=_values(policy, cut, looked.lower, config.micro_batch_tokens))
-    log_ratio_NT = (cut.log_probs_NT - looked.log_probs_NT) * cut.mask_NT
-    scores_N = rewards_of(reward, policy.lm, looked.features_NF, cut.prompts, cut.answers()).to(log_ratio_NT.device)
-    return Batch(cut, scores_N, log_ratio_NT.sum(1), log_ratio_NT, looked.features_NF, looked.lower)
-
-
-@torch.no_grad()
-def _values(policy: Policy, rollouts: Rollouts, lower: Mapping[Tokens, Tensor], max_tokens: int) -> Tensor:
-    """Values N,T of a separate critic, whose states decoding does not give."""
-    values_NT = torch.zeros_like(rollouts.values_NT)
-    for groups in micro_batches(group_answers(rollouts.prompts, rollouts.answers()), max_tokens):
-        laid = Laid.out(policy, groups, lower)
-        with policy.valuing():
-            values_NT[laid.at] = policy.values(laid.states(policy))
-    return values_NT
-
-
-@dataclass(frozen=True)
-class Laid:
-    """A micro-batch laid out as rows, with the states below the adapters where they are known."""
-
-    packed: Packed
-    lower_RLD: Tensor | None
-    real: tuple[Tensor, Tensor]
-    """Answer (of the micro-batch) and token of each of the K real tokens."""
-
-    @classmethod
-    def out(cls, policy: Policy, groups: list[Group], lower: Mapping[Tokens, Tensor]) -> "Laid":
-        packed = pack(groups, pad_id=policy.lm.pad_id, device=policy.lm.device)
-        lower_RLD = place_rows([lower[g.indices] for g in groups], packed) if lower else None
-        row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
-        return cls(packed, lower_RLD, (row_K, column_K))
-
-    @property
-    def at(self) -> tuple[Tensor, Tensor]:
-        """Where (answer, token) the K real tokens stand in the batch."""
-        return self.packed.indices_N[self.real[0]], self.real[1]
-
-    def states(self, policy: Policy) -> Tensor:
-        """Final states K,D that predict the real tokens, of the trunk as it is switched now."""
-        packed = self.packed
-        states_RLD = policy.lm.states(
-            packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, lower_BTD=self.lower_RLD
-        )[-1]
-        return states_RLD.flatten(0, 1)[packed.sources_NT[self.real]]
 
 
 def advantages(
@@ -169,15 +75,30 @@ class _Tally:
     grad_norm: float = 0.0
     steps: int = 0
     first_ratio: float = float("nan")
+    first_tokens: int = 0
+
+    def add(self, before: "_Tally", peers: Peers) -> None:
+        """Add what the other processes have counted in a step that began with `before`."""
+        if peers.size == 1:
+            return
+        first = self.first_ratio * self.first_tokens if self.first_tokens else 0.0
+        new = (self.clipped - before.clipped, self.kl - before.kl, self.value_loss - before.value_loss)
+        counted = torch.tensor([*new, first, self.first_tokens], dtype=torch.float64)
+        peers.sum(counted)
+        clipped, kl, value_loss, first, tokens = counted.tolist()
+        self.clipped, self.kl = before.clipped + clipped, before.kl + kl
+        self.value_loss = before.value_loss + value_loss
+        if not self.steps:
+            self.first_ratio = first / tokens
 
 
 class Trainer:
     """The optimizer and the update of one training."""
 
-    def __init__(self, policy: Policy, config: PPOConfig, overseers: Overseers) -> None:
+    def __init__(self, policy: Policy, config: PPOConfig, overseers: Overseers, peers: Peers = ALONE) -> None:
         if (policy.critic == "separate") != (config.critic == "separate"):
             raise ValueError(f"the policy's critic is {policy.critic!r} and the configuration's {config.critic!r}")
-        self.policy, self.config, self.overseers = policy, config, overseers
+        self.policy, self.config, self.overseers, self.peers = policy, config, overseers, peers
         self.parameters = [*policy.adapter_parameters(), *policy.value_parameters()]
         self.optimizer = torch.optim.Adam(
             [
@@ -206,6 +127,9 @@ class Trainer:
         config, rollouts = self.config, batch.rollouts
         self._set_learning_rate(1 - (1 - config.final_lr_share) * iteration / max(1, config.iterations - 1))
         advantages_NT, returns_NT = advantages(batch, config, beta, costs=costs, multipliers=multipliers)
+        if batch.agreement is not None:
+            # Both clips are linear in the size of the advantage, so this weighs the whole loss of a token.
+            advantages_NT = advantages_NT * batch.agreement.weights_NT
         groups = group_answers(rollouts.prompts, rollouts.answers())
         tally = _Tally()
         for _ in range(config.epochs):
@@ -227,6 +151,8 @@ class Trainer:
             optimizer_steps=tally.steps,
             first_ratio=tally.first_ratio,
             tokens=int(mask.sum()),
+            mismatch=None if batch.agreement is None else batch.agreement.mismatch,
+            importance=None if batch.agreement is None else batch.agreement.weight,
         )
 
     def _set_learning_rate(self, share: float) -> None:
@@ -271,6 +197,7 @@ class Trainer:
             demonstrations,
             temperature=config.sampling.temperature,
             max_tokens=config.micro_batch_tokens,
+            peers=self.peers,
         ):
             (config.ptx_coefficient * loss).backward()  # pyright: ignore[reportUnknownMemberType]
 
@@ -283,13 +210,17 @@ class Trainer:
         tally: _Tally,
         demonstrations: Sequence[Demonstration] = (),
     ) -> None:
-        """One optimizer step; gradients are gathered over micro-batches."""
-        config, old = self.config, batch.rollouts
+        """One optimizer step; gradients are gathered over micro-batches and processes."""
+        config, old, before = self.config, batch.rollouts, replace(tally)
         rows = torch.tensor([i for g in minibatch for i in g.indices], device=old.mask_NT.device)
         n_tokens = int(old.mask_NT[rows].sum())
         self.optimizer.zero_grad(set_to_none=True)
-        for groups in micro_batches(minibatch, config.micro_batch_tokens):
-            new_K, values_K, at = self._forward(groups, batch.lower)
+        batches = micro_batches(own_groups(self.peers, minibatch), config.micro_batch_tokens)
+        for groups, counts in in_step(batches, self.policy.lm.rounds(len(batches))):
+            new_K, values_K, at = self._forward(groups, batch.lower, counts=counts)
+            if not counts:
+                ((new_K.sum() + values_K.sum()) * 0).backward()
+                continue
             old_K = old.log_probs_NT[at]
             surrogate = policy_loss(new_K, old_K, advantages_NT[at], clip=config.clip)
             value = value_loss(values_K, old.values_NT[at], returns_NT[at], clip=config.value_clip)
@@ -298,25 +229,27 @@ class Trainer:
             ((surrogate.loss + config.value_coefficient * value) / n_tokens).backward()
             if tally.first_ratio != tally.first_ratio:
                 tally.first_ratio = float((new_K - old_K).detach().exp().mean())
+                tally.first_tokens = len(new_K)
             tally.clipped += float(surrogate.clipped)
             tally.kl += float(surrogate.kl_sum)
             tally.value_loss += float(value.detach())
         if demonstrations:
             self._imitate(demonstrations)
+        sum_gradients(self.peers, self.parameters)
+        tally.add(before, self.peers)
         tally.grad_norm += float(nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
         self.optimizer.step()
         tally.tokens += n_tokens
         tally.steps += 1
 
     def _forward(
-        self, groups: list[Group], lower: Mapping[Tokens, Tensor]
+        self, groups: list[Group], lower: Mapping[Tokens, Tensor], *, counts: bool
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """New log-probs K, new values K, and where (answer, token) these stand in the batch."""
         policy = self.policy
-        laid = Laid.out(policy, groups, lower)
+        laid = Laid.out(policy, groups, lower, counts=counts)
         states_KD = laid.states(policy)
-        tokens_K = laid.packed.tokens_RL.flatten()[laid.packed.places_NT[laid.real]]
-        new_K = selected_log_probs(states_KD, policy.lm.head_weight(), tokens_K, self.config.sampling.temperature)
+        new_K = selected_log_probs(states_KD, policy.lm.head_weight(), laid.tokens, self.config.sampling.temperature)
         if self.config.critic == "none":
             return new_K, torch.zeros_like(new_K), laid.at
         if self.config.critic == "separate":

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainer.core.losses import log_softmax, selected_log_probs
 from trainer.core.models import LanguageModel, Policy
-from trainer.core.packing import Packed, group_answers, micro_batches, pack
+from trainer.core.packing import Group, Packed, group_answers, in_step, micro_batches, pack
 
 Tokens = tuple[int, ...]
 
@@ -72,35 +72,44 @@ def sample(
     answers_per_prompt: int,
     config: SamplingConfig,
     generator: torch.Generator,
+    *,
+    rows: Sequence[int] | None = None,
 ) -> Rollouts:
     """Draw `answers_per_prompt` answers to each prompt; answers to one prompt stand together.
 
-    `generator` lives on the CPU. The policy is used as it is: go into `policy.reference()` to sample the base.
+    `generator` lives on the CPU. The policy is used as it is: go into `policy.reference()` to sample the base. With
+    `rows` (at least one) only these of the answers are drawn, with the random numbers that they have among all.
     """
     lm, n_answers = policy.lm, len(prompts) * answers_per_prompt
-    uniforms_NT = torch.rand(n_answers, config.max_new_tokens, generator=generator).to(lm.device)
+    uniforms_NT = torch.rand(n_answers, config.max_new_tokens, generator=generator)
+    uniforms_NT = (uniforms_NT if rows is None else uniforms_NT[list(rows)]).to(lm.device)
     shape = uniforms_NT.shape
     tokens = torch.full(shape, lm.pad_id, device=lm.device)
     mask = torch.zeros(shape, dtype=torch.bool, device=lm.device)
     log_probs, values, entropies = (torch.zeros(shape, device=lm.device) for _ in range(3))
     with lm.decoding():
-        decoding = _Decoding.start(lm, prompts, answers_per_prompt, config.max_new_tokens)
+        decoding = _Decoding.start(lm, prompts, answers_per_prompt, config.max_new_tokens, rows)
         for t in range(config.max_new_tokens):
-            rows = decoding.alive_A
+            alive_A = decoding.alive_A
             log_probs_AV = log_softmax(lm.logits(decoding.states_AD), config.temperature)
             probs_AV = log_probs_AV.exp()
-            tokens_A = draw(probs_AV, uniforms_NT[rows, t])
-            tokens[rows, t] = tokens_A
-            mask[rows, t] = True
-            log_probs[rows, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
-            entropies[rows, t] = -probs_AV.mul_(log_probs_AV).sum(1)
-            values[rows, t] = policy.values(decoding.states_AD)
+            tokens_A = draw(probs_AV, uniforms_NT[alive_A, t])
             going_A = tokens_A != lm.eos_id
-            if t + 1 == config.max_new_tokens or not bool(going_A.any()):
+            if not decoding.idle:
+                tokens[alive_A, t] = tokens_A
+                mask[alive_A, t] = True
+                log_probs[alive_A, t] = log_probs_AV.gather(1, tokens_A[:, None]).squeeze(1)
+                entropies[alive_A, t] = -probs_AV.mul_(log_probs_AV).sum(1)
+                values[alive_A, t] = policy.values(decoding.states_AD)
+            busy = not decoding.idle and bool(going_A.any())
+            if t + 1 == config.max_new_tokens or not lm.rounds(int(busy)):
                 break
+            if not busy:
+                decoding.idle, going_A = True, _first(going_A)
             decoding.advance(tokens_A, going_A)
     finished = ((tokens == lm.eos_id) & mask).any(1)
-    repeated = tuple(tuple(p) for p in prompts for _ in range(answers_per_prompt))
+    chosen = range(n_answers) if rows is None else rows
+    repeated = tuple(tuple(prompts[n // answers_per_prompt]) for n in chosen)
     return Rollouts(repeated, tokens, mask, log_probs, values, entropies, finished)
 
 
@@ -111,12 +120,26 @@ def draw(probs_AV: Tensor, uniforms_A: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, wanted, right=True).squeeze(1).clamp_(max=probs_AV.shape[1] - 1)
 
 
+def _first(rows_A: Tensor) -> Tensor:
+    return torch.arange(len(rows_A), device=rows_A.device) == 0
+
+
 class _Decoding:
     """The batch in flight: A answers that are not finished, their cache and their newest states."""
 
     def __init__(
-        self, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int, new_tokens: int
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        answers_per_prompt: int,
+        new_tokens: int,
+        rows: Sequence[int] | None,
     ) -> None:
+        picks: list[int] | None = None
+        if rows is not None:
+            used = sorted({n // answers_per_prompt for n in rows})
+            picks = [used.index(n // answers_per_prompt) for n in rows]
+            prompts = [prompts[p] for p in used]
         longest = max(len(p) for p in prompts)
         padded = [[lm.pad_id] * (longest - len(p)) + list(p) for p in prompts]
         real = [[False] * (longest - len(p)) + [True] * len(p) for p in prompts]
@@ -129,19 +152,31 @@ class _Decoding:
             attend=attend_PL,
             cache=self.cache,
         )[-1][:, -1]
-        self.cache.batch_repeat_interleave(answers_per_prompt)
-        self.states_AD = states_PD.repeat_interleave(answers_per_prompt, 0)
-        self.attend_AS = attend_PL.repeat_interleave(answers_per_prompt, 0)
+        if picks is None:
+            self.cache.batch_repeat_interleave(answers_per_prompt)
+            self.states_AD = states_PD.repeat_interleave(answers_per_prompt, 0)
+            self.attend_AS = attend_PL.repeat_interleave(answers_per_prompt, 0)
+        else:
+            picks_A = torch.tensor(picks, device=lm.device)
+            self.cache.batch_select_indices(picks_A)
+            self.states_AD, self.attend_AS = states_PD[picks_A], attend_PL[picks_A]
         self.positions_A = self.attend_AS.sum(1)
         self.alive_A = torch.arange(len(self.attend_AS), device=lm.device)
+        self.idle = False
+        """Whether all answers are finished, and a row is only read on because other processes need the model."""
 
     @classmethod
     def start(
-        cls, lm: LanguageModel, prompts: Sequence[Sequence[int]], answers_per_prompt: int, new_tokens: int
+        cls,
+        lm: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        answers_per_prompt: int,
+        new_tokens: int,
+        rows: Sequence[int] | None = None,
     ) -> "_Decoding":
         if not prompts or any(len(p) == 0 for p in prompts):
             raise ValueError("give at least one prompt, each of at least one token")
-        return cls(lm, prompts, answers_per_prompt, new_tokens)
+        return cls(lm, prompts, answers_per_prompt, new_tokens, rows)
 
     def advance(self, tokens_A: Tensor, going_A: Tensor) -> None:
         """Drop what is finished and read one token more of the others."""
@@ -172,6 +207,7 @@ def look(
     max_tokens: int = 1024,
     log_probs_too: bool = True,
     keep_lower: bool = False,
+    groups: Sequence[Group] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Looked:
     """One forward pass of the frozen base over answers: reference log-probs and reward features.
@@ -179,22 +215,25 @@ def look(
     `answers` are aligned with `prompts` and end with EOS if it was drawn. Features leave EOS out, so that an answer
     read from a table and one cut at the token limit are seen alike. Without `log_probs_too` the output matrix, a fifth
     of a small model's work, is left out, and the log-probs are zeros. `keep_lower` keeps the states below the adapters.
+    Of `groups` (some of `group_answers`) the answers' rows are filled, and the others are zero.
     """
     weight_VD = lm.head_weight()
     longest = max(len(a) for a in answers)
     log_probs = torch.zeros(len(answers), longest, device=lm.device)
-    features: list[Tensor] = []
-    order: list[Tensor] = []
+    features_NF = torch.zeros(len(answers), 2 * weight_VD.shape[1], device=lm.device)
     done = 0
     keep = keep_lower and lm.split > 0
     layers = (feature_layer(lm.n_layers), *((lm.split,) if keep else ()))
     lower: dict[Tokens, Tensor] = {}
     with lm.reference():
-        for batch in micro_batches(group_answers(prompts, answers), max_tokens):
+        batches = micro_batches(group_answers(prompts, answers) if groups is None else groups, max_tokens)
+        for batch, counts in in_step(batches, lm.rounds(len(batches))):
             packed = pack(batch, pad_id=lm.pad_id, device=lm.device)
             states = lm.states(
                 packed.tokens_RL, positions_BT=packed.positions_RL, attend=packed.attend_RLL, layers=layers
             )
+            if not counts:
+                continue
             if keep:
                 lower_RLD = states.pop(1)
                 for group, (row, first) in zip(batch, packed.spans, strict=True):
@@ -207,15 +246,11 @@ def look(
                 rows = torch.zeros(at.shape, device=lm.device)
                 rows[at] = found
                 log_probs[packed.indices_N, : at.shape[1]] = rows
-            features.append(answer_features(flat, packed, lm.eos_id))
-            order.append(packed.indices_N)
+            features_NF[packed.indices_N] = answer_features(flat, packed, lm.eos_id)
             done += len(packed.indices_N)
             if progress is not None:
                 progress(done, len(answers))
-    stacked = torch.cat(features)
-    result = torch.empty_like(stacked)
-    result[torch.cat(order)] = stacked
-    return Looked(log_probs, result, lower)
+    return Looked(log_probs, features_NF, lower)
 
 
 def answer_features(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:

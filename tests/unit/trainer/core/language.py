@@ -6,6 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.adapters.policies import LanguageModel, LoraSettings, Policy, attach_policy
+from trainer.adapters.sharding import shard
 from trainer.core.models import Critic
 
 EOS = 2
@@ -53,10 +54,13 @@ def policy(
     lora: LoraSettings | None = None,
     critic: Critic = "shared",
     dtype: torch.dtype = torch.float32,
+    cut_up: bool = False,
 ) -> Policy:
     """A policy on it; `trained` gives the adapter random weights, so that it differs from its reference."""
     lm = language_model(seed)
     lm.model.to(dtype)
+    if cut_up:
+        shard(lm)  # over the running process group
     made = attach_policy(lm, lora or LoraSettings(rank=4, alpha=8, top_share=1.0), critic=critic)
     if trained:
         with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 
 from tests.unit.trainer.core.language import language_model, policy
 from tests.unit.trainer.core.test_ppo import PROMPTS, SMALL
-from trainer.core.ppo_update import collect
+from trainer.core.collecting import collect
 from trainer.core.rewards import CombinedReward, Normalized, rewards_of, thumbs_share
 
 
