@@ -14,7 +14,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,11 +24,14 @@ from torch.distributed.distributed_c10d import PrefixStore, Store, get_node_loca
 from torch.distributed.rendezvous import rendezvous
 
 from schemas.errors import PeerFailed, ThumbwheelError
+from trainer.adapters.trees import from_bytes, to_bytes
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 POLL = timedelta(seconds=1)
+BYTES, TREE = b"b", b"t"
+"""The first byte of what is told: how to read the rest."""
 BEGIN, END = "begin", "end"
 LOST = "another process is gone or did not answer in time: see its log, or raise THUMBWHEEL_PEER_SECONDS"
 
@@ -50,11 +53,26 @@ class Group:
                 tensor.detach().copy_(part.view_as(tensor))
 
     def told(self, say: Callable[[], T]) -> T:
-        """What process 0 says; the others don't call `say`."""
-        box: list[T | None] = [say() if self.rank == 0 else None]
+        """What process 0 says; the others don't call `say`.
+
+        Bytes go as they are and values as trees: torch's own way of sending objects would unpickle what comes.
+        """
+        said = [say()] if self.rank == 0 else []
+        data = b"".join(_written(value) for value in said)
+        length = torch.tensor([len(data)])
         with _answering():
-            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]  # type: ignore[return-value]
+            dist.broadcast(length, src=0)
+            box = torch.frombuffer(bytearray(data), dtype=torch.uint8) if said else torch.zeros(int(length)).byte()
+            dist.broadcast(box, src=0)
+        return said[0] if said else cast("T", _read(box.numpy().tobytes()))
+
+
+def _written(value: object) -> bytes:
+    return BYTES + value if isinstance(value, bytes) else TREE + to_bytes(value)
+
+
+def _read(data: bytes) -> object:
+    return data[1:] if data[:1] == BYTES else from_bytes(data[1:])
 
 
 def largest(n: int) -> int:
