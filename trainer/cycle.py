@@ -60,6 +60,8 @@ from trainer.learning import Learned, learn
 from trainer.metrics import Metrics
 from trainer.outcomes import AWAITING, Closer, Obstacle, finite_figures, status_of
 from trainer.records import BaseModelInfo, CycleStart, Outcome, RewardModelInfo, VersionRecord
+from trainer.reward_trunks import parent_trunk
+from trainer.reward_trunks import save as save_trunk
 from trainer.settings import CycleConfig, SafetyFile, TrainerSettings
 from trainer.stages import Stages, Stopped
 
@@ -290,7 +292,8 @@ class CycleRunner:
             _require_same(folder, config)
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
-        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra)
+            trunk = None if parent_dir is None else parent_trunk(self.registry, start.parent, config)
+        learned = learn(lm, pinned, config, parent_dir, stages, folder, keep, extra, trunk)
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
         del learned
@@ -334,6 +337,7 @@ class CycleRunner:
             save_adapter(learned.policy, directory)
             learned.fitted.reward.save(directory / REWARD_FILE)
             learned.fitted.judge.save(directory / JUDGE_FILE)
+            trunk = learned.fitted.trunk
             if learned.fitted.safety is not None:
                 learned.fitted.safety.save(directory / SAFETY_FILE)
             (directory / PINS_FILE).write_text(pinned.pins.text(), encoding="utf-8")
@@ -366,7 +370,10 @@ class CycleRunner:
                 parent_adapter_sha256=None if parent == BASE_VERSION else self.registry.record(parent).adapter_sha256,
                 adapter_sha256=sha256_of(directory / ADAPTER_FILE),
                 reward_model=RewardModelInfo(
-                    id=f"reward-{version}", file=REWARD_FILE, sha256=sha256_of(directory / REWARD_FILE)
+                    id=f"reward-{version}",
+                    file=REWARD_FILE,
+                    sha256=sha256_of(directory / REWARD_FILE),
+                    trunk=None if trunk is None else save_trunk(trunk, directory, version, learned.policy.lm, config),
                 ),
                 metrics=found,
                 evaluation=learned.evaluation,
@@ -489,7 +496,8 @@ def reproduce(
     extra = same_reward(settings, record.config.extra_reward)
     pinned = lake.read(pins)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
-    learned = learn(load_base(), pinned, record.config, parent_dir, stages, extra=extra)
+    trunk = None if parent_dir is None else parent_trunk(registry, record.parent, record.config)
+    learned = learn(load_base(), pinned, record.config, parent_dir, stages, extra=extra, trunk=trunk)
     with tempfile.TemporaryDirectory() as directory:
         save_adapter(learned.policy, Path(directory))
         return record, sha256_of(Path(directory) / ADAPTER_FILE)

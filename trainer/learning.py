@@ -41,11 +41,14 @@ from trainer.methods import Report, reward_shares, train_directly
 from trainer.overseeing import overseers, written
 from trainer.probing import HeldOut, Probed
 from trainer.records import Evaluation
+from trainer.reward_trunks import ParentTrunk, Trunks
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
 
 OWN_REWARD = "reward"
 """The name by which a checkpoint knows the user's own reward, which each process loads itself."""
+OWN_LOOK = "reward_trunk"
+"""The same for the look of the reward model's own trunk."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Work:
     folder: CycleFolder | None
     keep: Checkpoints
     parent_is_base: bool
+    trunks: Trunks
 
 
 def learn(
@@ -98,12 +102,15 @@ def learn(
     folder: CycleFolder | None = None,
     keep: Checkpoints | None = None,
     extra: ExtraReward | None = None,
+    trunk: ParentTrunk | None = None,
 ) -> Learned:
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
 
-    `extra` is a reward of the user's own; `config.extra_reward` tells of it.
+    `extra` is a reward of the user's own; `config.extra_reward` tells of it. `trunk` is the parent's reward model's.
     """
-    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None)
+    trunks = Trunks.of(lm, config, progress=stages.progress, parent=trunk, tokens=lambda n: stages.use(trained=n))
+    work = Work(lm, config, stages, folder, keep or Checkpoints(None), parent_dir is None, trunks)
+    work.keep.live[OWN_LOOK] = trunks.read
     if extra is not None:
         work.keep.live[OWN_REWARD] = extra.raw
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
@@ -111,7 +118,8 @@ def learn(
         data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, config.split)
         table = _features(work, data, pinned.safety)
         fitted = work.keep.result(
-            "fitted", lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments)
+            "fitted",
+            lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments, trunks=trunks),
         )
         if folder is not None:
             folder.reward_report(reward_figures(fitted))
@@ -132,7 +140,7 @@ def learn(
         kl_N=found.kl_N,
         work=work_share(policy, parent_is_base=parent_dir is None),
         changed=parent.differs(),
-        figures={**data.figures, **agreement(data.judge_only, table, fitted), **reward_shares(before.signal)},
+        figures={**data.figures, **agreement(data.judge_only, table, fitted, trunks), **reward_shares(before.signal)},
     )
 
 
@@ -172,6 +180,7 @@ def _before(work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: Ex
         parent_is_base=work.parent_is_base,
         progress=lambda _: work.stages.progress(0.0),
         extra=extra,
+        read=work.trunks.reader(fitted.trunk),
     )
     work.stages.use(generated=before.tokens)
     return before

@@ -1,11 +1,11 @@
-"""The reward model: an ensemble of linear heads on what the frozen base makes of an answer.
+"""The reward model: an ensemble of linear heads on what a trunk makes of an answer.
 
-How it is fitted is in `reward_fit`, from what in `reward_data`, and what it is worth in `reward_report`. Here: the
-ensemble itself, its temperature, and the reward that PPO sees, which is normalized on reference answers, discounted by
-the heads' spread and clipped. One ensemble has one objective: whether answers are safe is another head's question
-(`safety`), and the two never share labels or weights.
-Left out on purpose: training the trunk. A few hundred ratings don't pay for it, and a shared frozen trunk makes
-reference and reward one forward pass.
+The trunk is the frozen base, or one of the reward model's own (`reward_trunk`). How the heads are fitted is in
+`reward_fit`, from what in `reward_data`, and what they are worth in `reward_report`. Here: the ensemble itself, its
+temperature, and the reward that PPO sees, which is normalized on reference answers, discounted by the heads' spread and
+clipped. One ensemble has one objective: whether answers are safe is another head's question (`safety`), and the two
+never share labels or weights. A frozen trunk is the default: reference and reward are one forward pass then, and a few
+hundred ratings don't pay for more.
 
 Shapes: N answers, F features, H heads, Q quantiles.
 """
@@ -13,7 +13,7 @@ Shapes: N answers, F features, H heads, Q quantiles.
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from trainer.core.estimates import Estimate, accuracy, wilson
 from trainer.core.models import LanguageModel, Message
 from trainer.core.reward_data import RewardData, finite, folds_of, of_answers, without_one_sided
 from trainer.core.reward_fit import (
+    CrossFitted,
     Fit,
     OutOfFold,
     RewardConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "wilson",
 ]
 
+_SEGMENT = "segment/"
 QUANTILES = 11
 """Of the training answers' scores, kept with the ensemble: ten equal shares to compare production with."""
 
@@ -83,6 +85,7 @@ class RewardEnsemble:
 
     `temperature` is what their scores have been divided by already, so that probabilities made of them are calibrated;
     `quantiles_Q` are those of the mean scores of the training answers, out of fold (None in files from before).
+    `segments` are heads of a segment's own: weight F,H and bias H, by its name.
     """
 
     def __init__(
@@ -94,9 +97,20 @@ class RewardEnsemble:
         *,
         temperature: float = 1.0,
         quantiles_Q: Tensor | None = None,
+        own_heads: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.mean_F, self.scale_F, self.weight_FH, self.bias_H = mean_F, scale_F, weight_FH, bias_H
         self.temperature, self.quantiles_Q = temperature, quantiles_Q
+        self.own_heads: Mapping[str, tuple[Tensor, Tensor]] = own_heads or {}
+
+    @property
+    def segments(self) -> Mapping[str, "RewardEnsemble"]:
+        """The ensembles of the segments that have heads of their own."""
+        common = (self.mean_F, self.scale_F)
+        made = {name: RewardEnsemble(*common, *heads) for name, heads in self.own_heads.items()}
+        for ensemble in made.values():
+            ensemble.temperature, ensemble.quantiles_Q = self.temperature, self.quantiles_Q
+        return made
 
     def score(self, features_NF: Tensor) -> Tensor:
         """Scores N,H, the calibrated logits of a thumb up; differences are logits of a preference."""
@@ -109,6 +123,8 @@ class RewardEnsemble:
         state["temperature"] = torch.tensor(self.temperature, dtype=torch.float64)
         if self.quantiles_Q is not None:
             state["quantiles"] = self.quantiles_Q
+        for name, (weight_FH, bias_H) in self.own_heads.items():
+            state |= {f"{_SEGMENT}weight/{name}": weight_FH, f"{_SEGMENT}bias/{name}": bias_H}
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
 
     @classmethod
@@ -117,7 +133,10 @@ class RewardEnsemble:
         state = load_file(file)
         temperature = float(state["temperature"]) if "temperature" in state else 1.0
         parts = (state["mean"], state["scale"], state["weight"], state["bias"])
-        return cls(*parts, temperature=temperature, quantiles_Q=state.get("quantiles"))
+        prefix = f"{_SEGMENT}weight/"
+        names = sorted(key.removeprefix(prefix) for key in state if key.startswith(prefix))
+        own = {name: (state[prefix + name], state[f"{_SEGMENT}bias/{name}"]) for name in names}
+        return cls(*parts, temperature=temperature, quantiles_Q=state.get("quantiles"), own_heads=own)
 
 
 @dataclass(frozen=True)
@@ -161,18 +180,22 @@ def fit_ensemble(
     generator: torch.Generator,
     *,
     held_out: RewardData | None = None,
+    cross: CrossFitted | None = None,
 ) -> tuple[RewardEnsemble, RewardReport]:
     """Fit the heads on `data`; report on `held_out`, or without it on `data` itself by cross-validation.
+
+    `cross` is needed where the features are of a trunk that learned from these labels: all that is chosen or reported
+    by folds then rests on trunks that did not (see `CrossFitted`). `held_out` are prompts that no trunk learned from.
 
     Labels on features that are no finite numbers and those of one-sided raters are left out. Raises `NotEnoughData`
     if there are no usable labels.
     """
-    usable, dropped = _usable(data, config)
-    fold_N = folds_of(usable.groups_N, config.folds, generator)
-    l2 = choose_l2(usable, config, fold_N)
+    usable, dropped = usable_labels(data, config)
+    fold_N = folds_of(usable.groups_N, config.folds, generator) if cross is None else cross.fold_N
+    l2 = choose_l2(usable, config, fold_N, cross)
     weights_GH = bootstrap(int(usable.groups_N.max()) + 1, config.heads, generator)
     whole = fit(usable, config, l2, weights_GH)
-    unseen = out_of_fold(usable, config, weights_GH, fold_N, l2)
+    unseen = out_of_fold(usable, config, weights_GH, fold_N, l2, cross)
     temperature = _temperature(usable, unseen.scores_N, config)
     ensemble = _calibrated(whole, temperature, unseen.scores_N[_labelled(usable)])
     if held_out is None:
@@ -192,7 +215,8 @@ def fit_ensemble(
     return ensemble, made
 
 
-def _usable(data: RewardData, config: RewardConfig) -> tuple[RewardData, int]:
+def usable_labels(data: RewardData, config: RewardConfig) -> tuple[RewardData, int]:
+    """The labels to learn from, and how many are left out; raises `NotEnoughData` where none is left."""
     sound, broken = finite(data)
     usable, one_sided = without_one_sided(sound, config.one_sided_raters)
     weight = float(usable.pair_weights_P.sum() + usable.rating_weights_R.sum())
@@ -261,16 +285,18 @@ def _accuracy_of(data: RewardData, scores_N: Tensor) -> Estimate | None:
     return accuracy(scores_N[data.rated_R], data.labels_R)
 
 
-def cross_validate(data: RewardData, config: RewardConfig, generator: torch.Generator) -> CrossValidated | None:
+def cross_validate(
+    data: RewardData, config: RewardConfig, generator: torch.Generator, cross: CrossFitted | None = None
+) -> CrossValidated | None:
     """The procedure's accuracy over all labels by `config.folds` folds of prompts, beside that of length.
 
     Nested: L2 and the sign of the length baseline are chosen in each training part by itself, so nothing of a fold
     decides what is said of it.
     """
-    usable, _ = _usable(data, config)
-    fold_N = folds_of(usable.groups_N, config.folds, generator)
+    usable, _ = usable_labels(data, config)
+    fold_N = folds_of(usable.groups_N, config.folds, generator) if cross is None else cross.fold_N
     weights_GH = bootstrap(int(usable.groups_N.max()) + 1, config.heads, generator)
-    unseen = out_of_fold(usable, config, weights_GH, fold_N, None)
+    unseen = out_of_fold(usable, config, weights_GH, fold_N, None, cross)
     return compare_with_length(unseen.scores_N, unseen.with_length_N, _length_margins(usable, fold_N), usable)
 
 

@@ -207,7 +207,7 @@ def look(
                 rows = torch.zeros(at.shape, device=lm.device)
                 rows[at] = found
                 log_probs[packed.indices_N, : at.shape[1]] = rows
-            features.append(_features(flat, packed, lm.eos_id))
+            features.append(features_of(flat, packed, lm.eos_id))
             order.append(packed.indices_N)
             done += len(packed.indices_N)
             if progress is not None:
@@ -218,7 +218,7 @@ def look(
     return Looked(log_probs, result, lower)
 
 
-def _features(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:
+def features_of(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:
     """The mean state of the middle layer and the last state of the final one, N x 2D, over tokens but EOS.
 
     The mean tells which words were used, the last state how the answer ends. An empty answer's are those of its EOS.
