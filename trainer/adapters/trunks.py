@@ -7,6 +7,7 @@ tensors. So the policy's adapters, their merging for decoding and their switchin
 import contextlib
 import copy
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,10 +122,14 @@ def fingerprint(base: LanguageModel) -> str:
     return digest.hexdigest()
 
 
+def _description(kind: Kind, base: LanguageModel) -> str:
+    return json.dumps({"kind": kind, "base": fingerprint(base)})
+
+
 def save_trunks(file: Path, base: LanguageModel, kind: Kind, parts: Mapping[str, Weights]) -> str:
     """Write the trunk and those of its folds, by name, as one safetensors file; its SHA-256."""
     flat = {f"{part}/{name}": t.contiguous() for part, weights in parts.items() for name, t in weights.items()}
-    save_file(flat, file, metadata={"kind": kind, "base": fingerprint(base)})
+    save_file(flat, file, metadata={"trunk": _description(kind, base)})  # of several entries the order is by chance
     return sha256_of(file)
 
 
@@ -137,11 +142,10 @@ def load_trunks(file: Path, base: LanguageModel, kind: Kind, *, sha256: str) -> 
                 f"{file} has the SHA-256 {digest[:12]}..., its record says {sha256[:12]}...; restore it from a copy"
             )
         with safe_open(file, framework="pt") as held:
-            metadata = held.metadata() or {}
-            if metadata.get("kind") != kind or metadata.get("base") != fingerprint(base):
+            if (held.metadata() or {}).get("trunk") != _description(kind, base):
                 raise CorruptAdapter(
-                    f"{file} holds a reward model's trunk ({metadata.get('kind')}) of another base than "
-                    f"{base.name!r}: use the base of its version's record"
+                    f"{file} holds a reward model's trunk of another base than {base.name!r}, or of another kind than "
+                    f"{kind}: use the base of its version's record"
                 )
             found: dict[str, dict[str, Tensor]] = {}
             for key in held.keys():  # noqa: SIM118 - no mapping
