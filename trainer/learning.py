@@ -34,6 +34,7 @@ from trainer.core.ppo import improve
 from trainer.core.ppo_config import PPOStep
 from trainer.core.ppo_update import State
 from trainer.core.probes.suite import Suite
+from trainer.core.reward_looks import Read
 from trainer.core.safety_examples import SafetyExample
 from trainer.features import FeatureTable, answers_of, encode_prompt, featurize
 from trainer.fitting import Fitted, agreement, fit, reward_figures
@@ -121,12 +122,13 @@ def learn(
             "fitted",
             lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments, trunks=trunks),
         )
+        read = trunks.reader(fitted.trunk)  # whether it was fitted here or by a process before
         if folder is not None:
             folder.reward_report(reward_figures(fitted))
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
         parent = Parent(policy)
-        before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra))
+        before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra, read))
         report = _trained(work, policy, parent, data, before, fitted)
     with stages.stage(Stage.EVALUATE):
         found = work.keep.result("evaluation", lambda: _evaluated(work, policy, parent, suite, data, before, fitted))
@@ -171,7 +173,9 @@ def work_share(policy: Policy, *, parent_is_base: bool) -> float:
     return (base + added) / (base if parent_is_base else base + added)
 
 
-def _before(work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: ExtraReward | None) -> Before:
+def _before(
+    work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: ExtraReward | None, read: Read | None
+) -> Before:
     before = look_before(
         policy,
         data,
@@ -180,7 +184,7 @@ def _before(work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: Ex
         parent_is_base=work.parent_is_base,
         progress=lambda _: work.stages.progress(0.0),
         extra=extra,
-        read=work.trunks.reader(fitted.trunk),
+        read=read,
     )
     work.stages.use(generated=before.tokens)
     return before
