@@ -21,6 +21,7 @@ BENCHMARKS = {
     "feedback": "requests/s of POST /v1/feedback, acknowledged by the broker, against a handler that does only that",
     "sink": "events/s of ingest (validated, exactly once, in Delta), against a raw consume loop, quixstreams and faust",
     "ppo": "CPU seconds and memory of a PPO update with its rollout, against TRL's PPOTrainer",
+    "reward": "pairs per CPU second of training a reward model, against TRL's RewardTrainer",
     "freshness": "seconds from an event's produce to its row's being readable, at 2,000 events/s, against the target",
 }
 

@@ -75,6 +75,8 @@ def make_trunk(base: LanguageModel, kind: Kind, lora: LoraSettings, *, seed: int
         learning = {name: p for name, p in model.named_parameters() if f".{ADAPTER}." in name}
     else:
         learning = dict(model.get_decoder().named_parameters())
+        if isinstance(embedding := model.get_input_embeddings(), nn.Embedding):
+            embedding.sparse = True  # the gradient of a few hundred tokens, not of the whole vocabulary
     for parameter in learning.values():
         parameter.requires_grad_(True)
     trunk.learning = learning
