@@ -1,8 +1,7 @@
 """Versions side by side: what base, parent and new one answer to the same prompts, and what the judge says of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 
@@ -13,7 +12,7 @@ from trainer.core.dataset import Dataset
 from trainer.core.judge import Answers, WinRate
 from trainer.core.reward import RewardEnsemble, RewardSignal
 from trainer.core.reward_looks import LookedReward, Read
-from trainer.core.rewards import CombinedReward, Tokens
+from trainer.core.rewards import CombinedReward
 from trainer.features import Progress, encode_prompt
 from trainer.fitting import Fitted, reward_signal
 from trainer.methods import with_extra
@@ -46,7 +45,6 @@ def look_before(
     progress: Progress,
     extra: ExtraReward | None = None,
     read: Read | None = None,
-    segments: Mapping[Tokens, str] = MappingProxyType({}),
 ) -> Before:
     """Answers to compare with later, and the reward normalized on what the base answers to training prompts.
 
@@ -59,7 +57,7 @@ def look_before(
     base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
     reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
-    alone = reward_signal(fitted, config, reference, prompts=train, read=read, segments=segments)
+    alone = reward_signal(fitted, config, reference, prompts=train, read=read)
     signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
     tokens = len(every) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
     return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))

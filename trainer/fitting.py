@@ -15,7 +15,6 @@ from trainer.core.gates.labels import outcomes
 from trainer.core.judge import Answers
 from trainer.core.reward import RewardEnsemble, RewardReport, RewardSignal
 from trainer.core.reward_looks import LookedReward, Read, looked_reward
-from trainer.core.rewards import Tokens
 from trainer.core.safety import SafetyHead, SafetyReport, fit_safety
 from trainer.core.safety_examples import SafetyExample
 from trainer.features import FeatureTable, reward_data, safety_data
@@ -109,7 +108,6 @@ def reward_signal(
     *,
     prompts: Sequence[Sequence[int]],
     read: Read | None = None,
-    segments: Mapping[Tokens, str] = MappingProxyType({}),
 ) -> RewardSignal | LookedReward:
     """The reward normalized on answers of the base to `prompts`; `read` is the look of the reward model's own trunk."""
     return looked_reward(
@@ -119,5 +117,4 @@ def reward_signal(
         prompts=[tuple(prompt) for prompt in prompts],
         texts=reference.texts,
         read=read,
-        segments=segments,
     )

@@ -13,7 +13,7 @@ Shapes: N answers, F features, H heads, Q quantiles.
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,6 @@ __all__ = [
     "wilson",
 ]
 
-_SEGMENT = "segment/"
 QUANTILES = 11
 """Of the training answers' scores, kept with the ensemble: ten equal shares to compare production with."""
 
@@ -85,7 +84,6 @@ class RewardEnsemble:
 
     `temperature` is what their scores have been divided by already, so that probabilities made of them are calibrated;
     `quantiles_Q` are those of the mean scores of the training answers, out of fold (None in files from before).
-    `segments` are heads of a segment's own: weight F,H and bias H, by its name.
     """
 
     def __init__(
@@ -97,20 +95,9 @@ class RewardEnsemble:
         *,
         temperature: float = 1.0,
         quantiles_Q: Tensor | None = None,
-        own_heads: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.mean_F, self.scale_F, self.weight_FH, self.bias_H = mean_F, scale_F, weight_FH, bias_H
         self.temperature, self.quantiles_Q = temperature, quantiles_Q
-        self.own_heads: Mapping[str, tuple[Tensor, Tensor]] = own_heads or {}
-
-    @property
-    def segments(self) -> Mapping[str, "RewardEnsemble"]:
-        """The ensembles of the segments that have heads of their own."""
-        common = (self.mean_F, self.scale_F)
-        made = {name: RewardEnsemble(*common, *heads) for name, heads in self.own_heads.items()}
-        for ensemble in made.values():
-            ensemble.temperature, ensemble.quantiles_Q = self.temperature, self.quantiles_Q
-        return made
 
     def score(self, features_NF: Tensor) -> Tensor:
         """Scores N,H, the calibrated logits of a thumb up; differences are logits of a preference."""
@@ -123,8 +110,6 @@ class RewardEnsemble:
         state["temperature"] = torch.tensor(self.temperature, dtype=torch.float64)
         if self.quantiles_Q is not None:
             state["quantiles"] = self.quantiles_Q
-        for name, (weight_FH, bias_H) in self.own_heads.items():
-            state |= {f"{_SEGMENT}weight/{name}": weight_FH, f"{_SEGMENT}bias/{name}": bias_H}
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
 
     @classmethod
@@ -133,10 +118,7 @@ class RewardEnsemble:
         state = load_file(file)
         temperature = float(state["temperature"]) if "temperature" in state else 1.0
         parts = (state["mean"], state["scale"], state["weight"], state["bias"])
-        prefix = f"{_SEGMENT}weight/"
-        names = sorted(key.removeprefix(prefix) for key in state if key.startswith(prefix))
-        own = {name: (state[prefix + name], state[f"{_SEGMENT}bias/{name}"]) for name in names}
-        return cls(*parts, temperature=temperature, quantiles_Q=state.get("quantiles"), own_heads=own)
+        return cls(*parts, temperature=temperature, quantiles_Q=state.get("quantiles"))
 
 
 @dataclass(frozen=True)
