@@ -15,7 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tokenizers
@@ -48,14 +48,38 @@ def run() -> Result:
     with tempfile.TemporaryDirectory(prefix="thumbwheel-reward-") as folder:
         for vocabulary in VOCABULARIES:
             ours = Case(_model(Path(folder), vocabulary), vocabulary, dtype="bfloat16" if native else "float32")
-            for key, theirs in _rivals(ours, native):
-                ratios = [_ratio(ours, theirs, python, details, f"{key}_{_k(vocabulary)}") for _ in range(ROUNDS)]
-                found.setdefault(key, []).append(statistics.median(ratios))
-            lora, theirs = (replace(case, kind="lora") for case in (ours, _rivals(ours, native)[0][1]))
-            name = f"trl_defaults_lora_{_k(vocabulary)}"
-            found.setdefault("trl_defaults_lora", []).append(_ratio(lora, theirs, python, details, name))
-            details[f"parts_{_k(vocabulary)}"] = _parts(ours, _rivals(ours, native)[0][1], python)
+            for key, mine, theirs, rounds in _comparisons(ours, native):
+                name = f"{key}_{vocabulary // 1000}k"
+                compared = _compare(mine, theirs, python, rounds)
+                found.setdefault(key, []).append(compared.ratio)
+                details[name] = compared.text()
+                if key == "trl_defaults":
+                    details[f"{name}_parts"] = _parts(compared, mine, theirs, python)
     return Result("reward", {key: min(values) for key, values in found.items()}, details)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both sides' figures, and the median over rounds of TRL's seconds by ours."""
+
+    ratio: float
+    ours: Figures
+    trl: Figures
+
+    def text(self) -> str:
+        """A line for the details."""
+        return (
+            f"{self.ratio:.2f}x: {1 / self.ours['cpu_seconds_a_pair']:.1f} pairs per CPU second, "
+            f"TRL {1 / self.trl['cpu_seconds_a_pair']:.1f}; tokens through the model for a pair "
+            f"{self.ours['tokens_a_pair']:.0f} and {self.trl['tokens_a_pair']:.0f}"
+        )
+
+
+def _comparisons(ours: Case, native: bool) -> list[tuple[str, Case, Case, int]]:
+    """Key, our case, TRL's, and how many rounds."""
+    made = [(key, ours, theirs, ROUNDS) for key, theirs in _rivals(ours, native)]
+    lora, theirs = (replace(case, kind="lora") for case in made[0][1:3])
+    return [*made, ("trl_defaults_lora", lora, theirs, 1)]
 
 
 def _rivals(ours: Case, native: bool) -> list[tuple[str, Case]]:
@@ -65,38 +89,34 @@ def _rivals(ours: Case, native: bool) -> list[tuple[str, Case]]:
     return [defaults, half] if native else [defaults]
 
 
-def _ratio(ours: Case, theirs: Case, python: str, details: dict[str, float | str], name: str) -> float:
-    """Both sides once, in turn."""
-    mine, trl = _measured(sys.executable, "ours", ours), _measured(python, "trl", theirs)
-    ratio = trl["cpu_seconds_a_pair"] / mine["cpu_seconds_a_pair"]
-    details[name] = (
-        f"{ratio:.2f}x in the last round: {1 / mine['cpu_seconds_a_pair']:.1f} pairs per CPU second, "
-        f"TRL {1 / trl['cpu_seconds_a_pair']:.1f}; tokens through the model for a pair {mine['tokens_a_pair']:.0f} "
-        f"and {trl['tokens_a_pair']:.0f}"
-    )
-    return ratio
+def _compare(ours: Case, theirs: Case, python: str, rounds: int) -> Compared:
+    """Both sides in turn."""
+    pairs = [(_measured(sys.executable, "ours", ours), _measured(python, "trl", theirs)) for _ in range(rounds)]
+    ratio = statistics.median(t["cpu_seconds_a_pair"] / o["cpu_seconds_a_pair"] for o, t in pairs)
+    mine, trl = (_middle([pair[side] for pair in pairs]) for side in (0, 1))
+    return Compared(ratio, mine, trl)
 
 
-def _parts(ours: Case, theirs: Case, python: str) -> str:
+def _middle(figures: list[Figures]) -> Figures:
+    return {name: statistics.median(f[name] for f in figures) for name in figures[0]}
+
+
+def _parts(compared: Compared, ours: Case, theirs: Case, python: str) -> str:
     """Where the ratio comes from: ours with one thing after the other switched off, then TRL without checkpointing."""
-    shared, apart, padded = (
+    apart, padded = (
         _measured(sys.executable, "ours", replace(ours, reading=reading))["cpu_seconds_a_pair"]
-        for reading in ("shared", "separate", "padded")
+        for reading in ("separate", "padded")
     )
     plain = _measured(python, "trl", replace(theirs, checkpointing=False))["cpu_seconds_a_pair"]
-    checkpointed = _measured(python, "trl", theirs)["cpu_seconds_a_pair"]
+    shared, trl = (side["cpu_seconds_a_pair"] for side in (compared.ours, compared.trl))
     return (
         f"prompt read once {apart / shared:.2f}x, no padding {padded / apart:.2f}x, code {plain / padded:.2f}x, "
-        f"no gradient checkpointing {checkpointed / plain:.2f}x"
+        f"no gradient checkpointing {trl / plain:.2f}x"
     )
 
 
 def _measured(python: str, side: str, case: Case) -> Figures:
     return measure(python, "benchmarks.reward_peers", side, json.dumps(asdict(case)))
-
-
-def _k(vocabulary: int) -> str:
-    return f"{vocabulary // 1000}k"
 
 
 def _model(folder: Path, vocabulary: int) -> str:
