@@ -22,6 +22,7 @@ BENCHMARKS = {
     "sink": "events/s of ingest (validated, exactly once, in Delta), against a raw consume loop, quixstreams and faust",
     "ppo": "CPU seconds and memory of a PPO update with its rollout, against TRL's PPOTrainer",
     "cycle": "CPU seconds of an update cycle over ten times the history, against one over the labels it learns from",
+    "reward": "pairs per CPU second of training a reward model, against TRL's RewardTrainer",
     "freshness": "seconds from an event's produce to its row's being readable, at 2,000 events/s, against the target",
 }
 

@@ -10,13 +10,9 @@ memory is our peak above the loaded models by TRL's, the worse of the two likewi
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import venv
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +21,10 @@ import tokenizers
 import torch
 import transformers
 
+from benchmarks.peers import ROOT, measure, python_with
 from benchmarks.ppo_peers import EOS, PAD, Case
 from benchmarks.result import Result
 
-ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "build" / "peers-trl-ppo"
 REQUIREMENTS = ("trl==1.12.0", "datasets==5.2.0")
 """torch, transformers, peft and accelerate are the project's own, which TRL 1.12 accepts: one version on both sides."""
@@ -42,7 +38,7 @@ EARLY_END = 0.05
 
 def run() -> Result:
     """Ratios `fp32_full`, `fp32_eos`, `fp32_separate_critic`, `memory_fp32`; with bf16 hardware those of bf16 too."""
-    python = _peers()
+    python = python_with(PEERS, REQUIREMENTS)
     native = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore
     ratios: dict[str, float] = {}
     details: dict[str, float | str] = {"note": NOTE}
@@ -111,41 +107,7 @@ def _tell(details: dict[str, float | str], name: str, ours: list[Figures], their
 
 
 def _measure(python: str, side: str, case: Case) -> Figures:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [python, "-m", "benchmarks.ppo_peers", side, json.dumps(asdict(case))],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"the benchmark's side {side!r} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _peers() -> Path:
-    """The Python of TRL's virtual environment, made on first use (about 60 MB, half a minute)."""
-    python = PEERS / "bin" / "python"
-    ready = PEERS / "ready"
-    if ready.is_file() and ready.read_text() == "\n".join(REQUIREMENTS):
-        return python
-    print(f"one-time set-up of {PEERS}: {', '.join(REQUIREMENTS)}", flush=True)
-    venv.create(PEERS, with_pip=True, clear=True)
-    site = next((PEERS / "lib").glob("python*/site-packages"))
-    (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=False)
-    if done.returncode:
-        sys.exit(f"could not install {', '.join(REQUIREMENTS)} into {PEERS}: see pip's message above")
-    ready.write_text("\n".join(REQUIREMENTS))
-    return python
+    return measure(python, "benchmarks.ppo_peers", side, json.dumps(asdict(case)))
 
 
 @torch.no_grad()

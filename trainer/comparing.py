@@ -7,13 +7,14 @@ import torch
 
 from trainer.adapters.policies import Policy
 from trainer.adapters.rewards import ExtraReward
-from trainer.core import judge, reward
+from trainer.core import judge
 from trainer.core.dataset import Dataset
 from trainer.core.judge import Answers, WinRate
 from trainer.core.reward import RewardEnsemble, RewardSignal
+from trainer.core.reward_looks import LookedReward, Read
 from trainer.core.rewards import CombinedReward
 from trainer.features import Progress, encode_prompt
-from trainer.fitting import Fitted
+from trainer.fitting import Fitted, reward_signal
 from trainer.methods import with_extra
 from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
@@ -31,7 +32,7 @@ class Before:
     prompts: tuple[tuple[int, ...], ...]
     parent: Answers
     base: Answers
-    signal: RewardSignal | CombinedReward
+    signal: RewardSignal | LookedReward | CombinedReward
     tokens: int
 
 
@@ -44,6 +45,7 @@ def look_before(
     parent_is_base: bool,
     progress: Progress,
     extra: ExtraReward | None = None,
+    read: Read | None = None,
 ) -> Before:
     """Answers to compare with later, and the reward normalized on what the base answers to training prompts.
 
@@ -56,7 +58,7 @@ def look_before(
     base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
     reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
-    alone = reward.signal(fitted.reward, reference.features_NF, config.reward)
+    alone = reward_signal(fitted, config, reference, prompts=train, read=read)
     signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
     tokens = len(every) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
     return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))

@@ -73,6 +73,8 @@ from trainer.learning import Learned
 from trainer.metrics import Metrics
 from trainer.outcomes import AWAITING, Closer, Obstacle, finite_figures, status_of
 from trainer.records import BaseModelInfo, CycleStart, Outcome, RewardModelInfo, VersionRecord
+from trainer.reward_trunks import parent_trunk
+from trainer.reward_trunks import save as save_trunk
 from trainer.settings import CycleConfig, SafetyFile, TrainerSettings
 from trainer.stages import Stages, Stopped
 from trainer.together import leading
@@ -308,10 +310,11 @@ class CycleRunner:
             _require_same(folder, config)
             folder.config(config)
             parent_dir = self._parent_dir(start.parent, lm)
+            trunk = None if parent_dir is None else parent_trunk(self.registry, start.parent, config)
             cache = kept_features(self.settings, self._base_info(), lm)
         with vllm.serving(self.settings) as drawing:
             learned = leading(self._processes)(
-                lm, pinned, config, parent_dir, stages, folder, keep, extra, cache=cache, drawing=drawing
+                lm, pinned, config, parent_dir, stages, folder, keep, extra, trunk=trunk, cache=cache, drawing=drawing
             )
         with stages.stage(Stage.REGISTER):
             record = self._register(version, start, pinned, config, learned, stages)
@@ -367,6 +370,7 @@ class CycleRunner:
             save_adapter(learned.policy, directory)
             learned.fitted.reward.save(directory / REWARD_FILE)
             learned.fitted.judge.save(directory / JUDGE_FILE)
+            trunk = learned.fitted.trunk
             if learned.fitted.safety is not None:
                 learned.fitted.safety.save(directory / SAFETY_FILE)
             (directory / PINS_FILE).write_text(pinned.pins.text(), encoding="utf-8")
@@ -399,7 +403,10 @@ class CycleRunner:
                 parent_adapter_sha256=None if parent == BASE_VERSION else self.registry.record(parent).adapter_sha256,
                 adapter_sha256=sha256_of(directory / ADAPTER_FILE),
                 reward_model=RewardModelInfo(
-                    id=f"reward-{version}", file=REWARD_FILE, sha256=sha256_of(directory / REWARD_FILE)
+                    id=f"reward-{version}",
+                    file=REWARD_FILE,
+                    sha256=sha256_of(directory / REWARD_FILE),
+                    trunk=None if trunk is None else save_trunk(trunk, directory, version, learned.policy.lm, config),
                 ),
                 metrics=found,
                 evaluation=learned.evaluation,
@@ -533,9 +540,10 @@ def reproduce(
     extra = same_reward(settings, record.config.extra_reward)
     pinned = read_labels(lake, pins, record.config.split)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
+    trunk = None if parent_dir is None else parent_trunk(registry, record.parent, record.config)
     with vllm.same_server(settings, record.config.generation) as drawing:
         learned = leading(processes)(
-            load_base(), pinned, record.config, parent_dir, stages, extra=extra, drawing=drawing
+            load_base(), pinned, record.config, parent_dir, stages, extra=extra, trunk=trunk, drawing=drawing
         )
     with tempfile.TemporaryDirectory() as directory:
         save_adapter(learned.policy, Path(directory))

@@ -80,8 +80,13 @@ def raters_for(teacher: str, registry: Registry) -> Raters:
         found = latest_reward_model(registry)
         if found is None:
             raise NotEnoughData("there is no reward model yet that passed its gate: run `thumbwheel train --now` first")
-        name = next(v for v in registry.versions() if registry.record(v).reward_model.id == found[0])
+        name = found.record.version
     record, folder = registry.verify(name), registry.folder(name)
+    if record.reward_model.trunk is not None:
+        raise ModelError(
+            f"the reward model of {name} reads answers by a trunk of its own, and a distillation reads them by the base "
+            "alone: name a --teacher whose reward model was trained with THUMBWHEEL_REWARD__TRUNK=frozen"
+        )
     digest = sha256_of(folder / REWARD_FILE)
     if digest != record.reward_model.sha256:
         raise ModelError(f"the reward model of {name} is not what its record says; restore it from a copy")

@@ -7,14 +7,18 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from trainer import reward_trunks
 from trainer.core import reward
 from trainer.core.dataset import Dataset, Labels
 from trainer.core.gates import LabelOutcomes
 from trainer.core.gates.labels import outcomes
-from trainer.core.reward import RewardEnsemble, RewardReport
+from trainer.core.judge import Answers
+from trainer.core.reward import RewardEnsemble, RewardReport, RewardSignal
+from trainer.core.reward_looks import LookedReward, Read, looked_reward
 from trainer.core.safety import SafetyHead, SafetyReport, fit_safety
 from trainer.core.safety_examples import SafetyExample
 from trainer.features import FeatureTable, numbered, reward_data, safety_data
+from trainer.reward_trunks import Seen, Trunks, TrunkWeights
 from trainer.settings import CycleConfig
 
 _NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
@@ -32,6 +36,9 @@ class Fitted:
     """The reward model on each held-out label."""
     safety: SafetyHead | None
     safety_report: SafetyReport
+    trunk: TrunkWeights | None = None
+    """The reward model's own, unless it reads the frozen base. Judge and safety head always do: they are to see what
+    the reward model may have learned to overlook."""
 
     @property
     def cost(self) -> Callable[[Tensor], Tensor] | None:
@@ -46,26 +53,36 @@ def fit(
     *,
     examples: Sequence[SafetyExample] = (),
     segments: Mapping[str, str] = _NO_SEGMENTS,
+    trunks: Trunks | None = None,
 ) -> Fitted:
-    """The reward ensemble on the training set, the judge's on its own, the safety head on its examples."""
+    """The reward ensemble on the training set, the judge's on its own, the safety head on its examples.
+
+    `table` are features of the frozen base; `trunks` gives those of a trunk of the reward model's own.
+    """
     generator = torch.Generator().manual_seed(config.seed)
+    seen = Seen(table)
+    if trunks is not None:
+        seen = trunks.look(dataset.train, [dataset.held_out], table, judged_by=dataset.judged_by)
     people = numbered(dataset.train, dataset.held_out)
-    train, held_out = (reward_data(s, table, segments, people) for s in (dataset.train, dataset.held_out))
+    train, held_out = (reward_data(s, seen.table, segments, people) for s in (dataset.train, dataset.held_out))
     judged = reward_data(dataset.judge, table, segments)
-    ensemble, report = reward.fit_ensemble(train, config.reward, generator, held_out=held_out)
+    ensemble, report = reward.fit_ensemble(train, config.reward, generator, held_out=held_out, cross=seen.cross)
     other, other_report = reward.fit_ensemble(judged, config.reward, generator)
-    seen = outcomes(ensemble.score(held_out.features_NF).mean(1), held_out, train)
+    found = outcomes(ensemble.score(held_out.features_NF).mean(1), held_out, train)
     safety, safety_report = fit_safety(safety_data(examples, table), config.safety, generator)
-    return Fitted(ensemble, report, other, other_report, seen, safety, safety_report)
+    return Fitted(ensemble, report, other, other_report, found, safety, safety_report, seen.weights)
 
 
-def agreement(judge_only: Labels, table: FeatureTable, fitted: Fitted) -> dict[str, float | None]:
+def agreement(
+    judge_only: Labels, table: FeatureTable, fitted: Fitted, trunks: Trunks | None = None
+) -> dict[str, float | None]:
     """How far reward model and judge agree with labels that neither has learned from, of all raters; with intervals."""
     figures: dict[str, float | None] = {"judge_only_labels": float(len(judge_only))}
     if not len(judge_only):
         return figures
-    data = reward_data(judge_only, table)
-    for who, ensemble in (("reward", fitted.reward), ("judge", fitted.judge)):
+    own = table if trunks is None else trunks.table(judge_only, fitted.trunk, table)
+    for who, ensemble, seen in (("reward", fitted.reward, own), ("judge", fitted.judge, table)):
+        data = reward_data(judge_only, seen)
         found = reward.as_metrics(reward.evaluate(ensemble, data, l2=0.0, trained_on=data))
         figures |= {f"judge_only_{who}_{name}": value for name, value in found.items() if "_accuracy_" in name}
     return figures
@@ -82,4 +99,23 @@ def reward_figures(fitted: Fitted) -> dict[str, float | None]:
         "safety_auc": None if found.auc is None else found.auc.mean,
         "safety_ece": found.ece,
     }
-    return reward_model | judged | safety
+    return reward_model | judged | safety | reward_trunks.figures(fitted.trunk)
+
+
+def reward_signal(
+    fitted: Fitted,
+    config: CycleConfig,
+    reference: Answers,
+    *,
+    prompts: Sequence[Sequence[int]],
+    read: Read | None = None,
+) -> RewardSignal | LookedReward:
+    """The reward normalized on answers of the base to `prompts`; `read` is the look of the reward model's own trunk."""
+    return looked_reward(
+        fitted.reward,
+        config.reward,
+        reference.features_NF,
+        prompts=[tuple(prompt) for prompt in prompts],
+        texts=reference.texts,
+        read=read,
+    )

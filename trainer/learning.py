@@ -37,6 +37,7 @@ from trainer.core.ppo import improve
 from trainer.core.ppo_config import PPOStep
 from trainer.core.ppo_update import State
 from trainer.core.probes.suite import Suite
+from trainer.core.reward_looks import Read
 from trainer.core.safety_examples import SafetyExample
 from trainer.features import FeatureTable, encode_prompt, featurize, in_order_of_time
 from trainer.fitting import Fitted, agreement, fit, reward_figures
@@ -44,11 +45,14 @@ from trainer.methods import Report, reward_shares, train_directly
 from trainer.overseeing import overseers, written
 from trainer.probing import HeldOut, Probed
 from trainer.records import Evaluation
+from trainer.reward_trunks import ParentTrunk, Trunks
 from trainer.settings import CycleConfig
 from trainer.stages import Stages
 
 OWN_REWARD = "reward"
 """The name by which a checkpoint knows the user's own reward, which each process loads itself."""
+OWN_LOOK = "reward_trunk"
+"""The same for the look of the reward model's own trunk."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Work:
     folder: CycleFolder | None
     keep: Checkpoints
     parent_is_base: bool
+    trunks: Trunks
     cache: FeatureCache | None = None
     peers: Peers = ALONE
     drawing: Drawing | None = None
@@ -105,18 +110,21 @@ def learn(
     keep: Checkpoints | None = None,
     extra: ExtraReward | None = None,
     *,
+    trunk: ParentTrunk | None = None,
     cache: FeatureCache | None = None,
     peers: Peers = ALONE,
     drawing: Drawing | None = None,
 ) -> Learned:
     """Everything between the pinned rows and the gates; `folder`, if given, gets the reports and the metrics.
 
-    `extra` is a reward of the user's own; `config.extra_reward` tells of it. `cache` saves reading what was read
-    before, and changes nothing else. With `peers` all of them call this (`trainer.together`); `drawing` is a server
-    that draws PPO's answers.
+    `extra` is a reward of the user's own; `config.extra_reward` tells of it. `trunk` is the parent's reward model's.
+    `cache` saves reading what was read before, and changes nothing else. With `peers` all of them call this
+    (`trainer.together`); `drawing` is a server that draws PPO's answers.
     """
+    trunks = Trunks.of(lm, config, progress=stages.progress, parent=trunk, tokens=lambda n: stages.use(trained=n))
     kept, from_base = keep or Checkpoints(None), parent_dir is None
-    work = Work(lm, config, stages, folder, kept, from_base, cache, peers, drawing)
+    work = Work(lm, config, stages, folder, kept, from_base, trunks, cache, peers, drawing)
+    work.keep.live[OWN_LOOK] = trunks.read
     if extra is not None:
         work.keep.live[OWN_REWARD] = extra.raw
     suite = load_suite(config.probes.file)  # first of all: a file that can't be read shall not cost a training run
@@ -131,14 +139,16 @@ def learn(
         )
         table = _features(work, data, pinned.safety)
         fitted = work.keep.result(
-            "fitted", lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments)
+            "fitted",
+            lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments, trunks=trunks),
         )
+        read = trunks.reader(fitted.trunk)  # whether it was fitted here or by a process before
         if folder is not None:
             folder.reward_report(reward_figures(fitted))
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
         parent = Parent(policy)
-        before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra))
+        before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra, read))
         report = _trained(work, policy, parent, data, before, fitted)
     with stages.stage(Stage.EVALUATE):
         found = work.keep.result("evaluation", lambda: _evaluated(work, policy, parent, suite, data, before, fitted))
@@ -152,7 +162,7 @@ def learn(
         kl_N=found.kl_N,
         work=work_share(policy, parent_is_base=parent_dir is None),
         changed=parent.differs(),
-        figures={**data.figures, **agreement(data.judge_only, table, fitted), **reward_shares(before.signal)},
+        figures={**data.figures, **agreement(data.judge_only, table, fitted, trunks), **reward_shares(before.signal)},
     )
 
 
@@ -184,7 +194,9 @@ def work_share(policy: Policy, *, parent_is_base: bool) -> float:
     return (base + added) / (base if parent_is_base else base + added)
 
 
-def _before(work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: ExtraReward | None) -> Before:
+def _before(
+    work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: ExtraReward | None, read: Read | None
+) -> Before:
     before = look_before(
         policy,
         data,
@@ -193,6 +205,7 @@ def _before(work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: Ex
         parent_is_base=work.parent_is_base,
         progress=lambda _: work.stages.progress(0.0),
         extra=extra,
+        read=read,
     )
     work.stages.use(generated=before.tokens)
     return before

@@ -13,6 +13,7 @@ from trainer.core.direct import DirectData, DirectReport, DirectStep, Method, im
 from trainer.core.judge import Answers
 from trainer.core.ppo_config import PPOReport
 from trainer.core.reward import RewardSignal
+from trainer.core.reward_looks import LookedReward
 from trainer.core.rewards import CombinedReward, Reward, Tokens, thumbs_share
 from trainer.features import answers_of, encode_answer, encode_prompt
 from trainer.settings import CycleConfig, Limits
@@ -81,13 +82,13 @@ def direct_data(lm: LanguageModel, labels: Labels, limits: Limits) -> DirectData
 
 
 def with_extra(
-    signal: RewardSignal,
+    signal: RewardSignal | LookedReward,
     extra: ExtraReward | None,
     lm: LanguageModel,
     prompts: Sequence[Sequence[Turn]],
     reference: Answers,
     config: CycleConfig,
-) -> RewardSignal | CombinedReward:
+) -> RewardSignal | LookedReward | CombinedReward:
     """The reward to train for: the reward model's alone, or mixed with the user's own.
 
     `prompts` are those to train on, of which the first have the `reference` answers of the base.
@@ -104,6 +105,7 @@ def with_extra(
         features_NF=reference.features_NF,
         prompts=[prompt_text(p) for p in prompts[: len(reference.texts)]],
         texts=reference.texts,
+        tokens=[tuple(encode_prompt(lm, p, config.limits)) for p in prompts[: len(reference.texts)]],
         prompt_texts=texts,
     )
 

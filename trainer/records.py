@@ -67,12 +67,26 @@ class Evaluation(Frozen):
     token_seconds: tuple[float, float] | None = None
 
 
+class RewardTrunkInfo(Frozen):
+    """The reward model's own trunk. `trained_in` is the version whose cycle trained it, on `labels` labels; the heads
+    learned from `new_labels` more that it has not seen."""
+
+    kind: Literal["lora", "full"]
+    file: str
+    sha256: str
+    trained_in: str
+    labels: int
+    new_labels: int
+
+
 class RewardModelInfo(Frozen):
     """The reward model that the policy was trained with; `file` is relative to the version's folder."""
 
     id: str
     file: str
     sha256: str
+    trunk: RewardTrunkInfo | None = None
+    """None where the heads read the frozen base."""
 
 
 class VersionRecord(Frozen):

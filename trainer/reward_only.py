@@ -26,6 +26,7 @@ from trainer.core.safety_examples import SafetyExample, from_flags
 from trainer.cycle import LoadBase
 from trainer.features import answers_of, featurize, reward_data, safety_data
 from trainer.reward_report import RewardOnlyReport, accuracy_of, agreements, cross_validation, safety_of
+from trainer.reward_trunks import Trunks
 from trainer.settings import TrainerSettings
 from trainer.stages import Stopped
 
@@ -58,18 +59,24 @@ def train_reward_only(
         )
     examples = safety_examples(settings, lake, pinned.pins)
     answers = [*answers_of(train), *answers_of(held), *(e.key for e in examples)]
-    table = featurize(load_base(), answers, settings.limits, _Progress(stop))
+    lm, progress = load_base(), _Progress(stop)
+    table = featurize(lm, answers, settings.limits, progress)
     config = settings.reward.change(reward.RewardConfig())
+    lora = settings.lora.for_size(lm.n_parameters())
     generator = torch.Generator().manual_seed(settings.seed)
-    parts = (reward_data(part, table, pinned.segments) for part in (train, held, _together(train, held)))
-    trained, judged, every = parts
-    _, report = reward.fit_ensemble(trained, config, generator, held_out=judged)
-    folds = replace(config, folds=max(config.folds, FOLDS))
-    validated = reward.cross_validate(every, folds, torch.Generator().manual_seed(settings.seed))
+    seen = Trunks(lm, config, lora, settings.limits, settings.seed, progress).look(train, [held], table)
+    trained, judged = (reward_data(part, seen.table, pinned.segments) for part in (train, held))
+    _, report = reward.fit_ensemble(trained, config, generator, held_out=judged, cross=seen.cross)
+    folds = replace(config, folds=max(config.folds, FOLDS), trunk_folds=max(config.trunk_folds, FOLDS))
+    whole = _together(train, held)
+    cross = Trunks(lm, folds, lora, settings.limits, settings.seed, progress).cross(whole, table)
+    validated = reward.cross_validate(
+        reward_data(whole, table), folds, torch.Generator().manual_seed(settings.seed), cross
+    )
     _, safe = fit_safety(safety_data(examples, table), SafetyConfig(), generator)
     folder = settings.cycles / new_cycle_id(now)
     folder.mkdir(parents=True)
-    whole = RewardOnlyReport(
+    made = RewardOnlyReport(
         id=folder.name,
         file=str(folder / REPORT_FILE),
         base_model=settings.base_model_name,
@@ -86,6 +93,7 @@ def train_reward_only(
         length_correlation=report.length_correlation,
         length_correlation_before=report.length_correlation_before,
         l2=report.l2,
+        trunk=config.trunk,
         dropped=report.dropped,
         cross_validation=cross_validation(validated, folds.folds),
         by_source=agreements(report.by_source),
@@ -93,8 +101,8 @@ def train_reward_only(
         safety=safety_of(safe),
         seconds=time.monotonic() - began,
     )
-    write_whole(Path(whole.file), json.dumps(whole.model_dump(), indent=2) + "\n")
-    return whole
+    write_whole(Path(made.file), json.dumps(made.model_dump(), indent=2) + "\n")
+    return made
 
 
 def safety_examples(settings: TrainerSettings, lake: TrainerLake, pins: Pins) -> list[SafetyExample]:

@@ -1,6 +1,7 @@
 """`reward_report.json` and its table: what the reward model is worth, beside length, and what the safety head is."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -80,6 +81,7 @@ class RewardOnlyReport(BaseModel):
     by_segment: dict[str, Accuracy]
     safety: Safety
     seconds: float
+    trunk: Literal["frozen", "lora", "full"] = "frozen"
 
     def table(self) -> str:
         """The report for a terminal."""
@@ -110,7 +112,8 @@ class RewardOnlyReport(BaseModel):
 
     def _end(self) -> str:
         left_out = f", {self.dropped} left out" if self.dropped else ""
-        return f"trained on {self.train_labels} labels{left_out} in {self.seconds:.0f} s; report: {self.file}"
+        trained = f"trained on {self.train_labels} labels{left_out} in {self.seconds:.0f} s, trunk: {self.trunk}"
+        return f"{trained}; report: {self.file}"
 
 
 _HEADER = f"{{:<32}}{'mean':>8}   {'95 % interval':<18}{'labels':>7}"

@@ -19,13 +19,13 @@ from schemas.errors import NotEnoughData, SettingsError
 from trainer.adapters.answers_file import read_answers
 from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
-from trainer.adapters.registry import REWARD_FILE, SAFETY_FILE, Registry
+from trainer.adapters.registry import SAFETY_FILE, Registry
 from trainer.core.drift import drift
 from trainer.core.reward import RewardEnsemble
 from trainer.core.safety import SafetyHead
 from trainer.features import featurize
-from trainer.scoring import latest_reward_model, rows_of
-from trainer.settings import TrainerSettings
+from trainer.scoring import RewardModel, latest_reward_model, rows_of
+from trainer.settings import Limits, TrainerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -98,14 +98,18 @@ def run_score(
 ) -> ScoreReport:
     """Score and report; raises `NotEnoughData` where there is no reward model or no answer."""
     lake, registry = TrainerLake(settings.lake), Registry(settings.registry)
-    name, ensemble, safety = _models(registry, request.reward_model)
+    model, safety = _models(registry, request.reward_model)
+    name, ensemble = model.id, model.ensemble
     answers = _answers(lake, request)
     if not answers:
         raise NotEnoughData("there are no answers to score: widen --since or --version, or let the gateway serve some")
-    table = featurize(load_base(), [(a.prompt, a.completion) for a in answers], settings.limits, lambda share: None)
-    features_NF = table.features_NF[[table.rows[a.prompt, a.completion] for a in answers]]
+    base = load_base()
+    reader = model.reads(base)
+    features_NF = _features(reader, answers, settings.limits)
     scores_NH = ensemble.score(features_NF)
-    cost_N = None if safety is None else safety.cost(features_NF)
+    cost_N = None
+    if safety is not None:  # fitted on the frozen base, whatever the reward model reads
+        cost_N = safety.cost(features_NF if reader is base else _features(base, answers, settings.limits))
     written = 0
     if not request.dry_run and request.file is None:
         known = lake.scored(name)
@@ -115,19 +119,24 @@ def run_score(
     return _report(name, answers, scores_NH, cost_N, ensemble, written)
 
 
-def _models(registry: Registry, wanted: str | None) -> tuple[str, RewardEnsemble, SafetyHead | None]:
+def _features(lm: LanguageModel, answers: Sequence[Answer], limits: Limits) -> Tensor:
+    table = featurize(lm, [(a.prompt, a.completion) for a in answers], limits, lambda share: None)
+    return table.features_NF[[table.rows[a.prompt, a.completion] for a in answers]]
+
+
+def _models(registry: Registry, wanted: str | None) -> tuple[RewardModel, SafetyHead | None]:
     if wanted is None:
         found = latest_reward_model(registry)
         if found is None:
             raise NotEnoughData("there is no reward model yet that passed its gate: run `thumbwheel train --now` first")
-        wanted = found[0]
+        wanted = found.id
     by_id = {registry.record(version).reward_model.id: version for version in registry.versions()}
     version = by_id.get(wanted, wanted if wanted in by_id.values() else None)
     if version is None:
         raise SettingsError(f"there is no reward model {wanted}; there: {', '.join(by_id) or 'none yet'}")
     folder = registry.folder(version)
     safety = SafetyHead.load(folder / SAFETY_FILE) if (folder / SAFETY_FILE).is_file() else None
-    return registry.record(version).reward_model.id, RewardEnsemble.load(folder / REWARD_FILE), safety
+    return RewardModel.of(registry, version), safety
 
 
 def _answers(lake: TrainerLake, request: ScoreRequest) -> list[Answer]:

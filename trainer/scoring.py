@@ -1,36 +1,62 @@
 """What the reward model says of production answers: the selector queues those that its heads disagree on."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from torch import Tensor
 
 from schemas.tables import ScoreRow
+from trainer import reward_trunks
 from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
 from trainer.adapters.registry import REWARD_FILE, Registry
 from trainer.core.reward import RewardEnsemble
 from trainer.features import Progress, featurize
+from trainer.records import VersionRecord
 from trainer.settings import Limits
 
 
-def latest_reward_model(registry: Registry) -> tuple[str, RewardEnsemble] | None:
-    """The newest reward model that passed its own gate, with its id; None before there is one.
+@dataclass(frozen=True)
+class RewardModel:
+    """A version's reward model: its heads, and where the trunk is that they read."""
+
+    folder: Path
+    record: VersionRecord
+    ensemble: RewardEnsemble
+
+    @property
+    def id(self) -> str:
+        return self.record.reward_model.id
+
+    def reads(self, lm: LanguageModel) -> LanguageModel:
+        """What it reads answers with: the base, or a trunk of its own on it; raises `CorruptAdapter`."""
+        return reward_trunks.load(self.folder, self.record, lm)
+
+    @classmethod
+    def of(cls, registry: Registry, version: str) -> "RewardModel":
+        """A version's; raises `UnknownVersion` or `CorruptAdapter`."""
+        folder = registry.folder(version)
+        return cls(folder, registry.record(version), RewardEnsemble.load(folder / REWARD_FILE))
+
+
+def latest_reward_model(registry: Registry) -> RewardModel | None:
+    """The newest reward model that passed its own gate; None before there is one.
 
     The version that it trained may have been rejected all the same.
     """
     for version in reversed(registry.versions()):
         record = registry.record(version)
         if all(gate.passed for gate in record.gates if gate.name in ("reward_model", "finite")):
-            return record.reward_model.id, RewardEnsemble.load(registry.folder(version) / REWARD_FILE)
+            return RewardModel.of(registry, version)
     return None
 
 
 def score(
     lm: LanguageModel,
-    ensemble: RewardEnsemble,
-    reward_model: str,
+    model: RewardModel,
     answers: Sequence[Answer],
     *,
     limits: Limits,
@@ -42,9 +68,11 @@ def score(
     if not answers:
         return []
     oldest_first = sorted(answers, key=lambda a: a.response_id)  # the order in which cycles read those with labels
-    table = featurize(lm, [(a.prompt, a.completion) for a in oldest_first], limits, progress, cache)
+    reads = model.reads(lm)
+    kept = cache if reads is lm else None  # what is kept are features of the base
+    table = featurize(reads, [(a.prompt, a.completion) for a in oldest_first], limits, progress, kept)
     rows = [table.rows[a.prompt, a.completion] for a in answers]
-    return rows_of(answers, ensemble.score(table.features_NF)[rows], reward_model, now)
+    return rows_of(answers, model.ensemble.score(table.features_NF)[rows], model.id, now)
 
 
 def rows_of(
@@ -79,10 +107,9 @@ def score_newest(
     found = latest_reward_model(registry)
     if found is None:
         return 0
-    reward_model, ensemble = found
-    answers = lake.unscored(reward_model, limit=limit)
+    answers = lake.unscored(found.id, limit=limit)
     if not answers:
         return 0
-    rows = score(lm(), ensemble, reward_model, answers, limits=limits, now=now, progress=progress, cache=cache)
+    rows = score(lm(), found, answers, limits=limits, now=now, progress=progress, cache=cache)
     lake.append_scores(rows)
     return len(rows)

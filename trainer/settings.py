@@ -23,6 +23,7 @@ from trainer.core.gates import GateThresholds
 from trainer.core.models import Critic
 from trainer.core.ppo_config import SMALL_MODEL, PPOConfig
 from trainer.core.reward import RewardConfig
+from trainer.core.reward_fit import Trunk
 from trainer.core.safety import SafetyConfig
 from trainer.core.triggers import Rules, check_schedule
 from trainer.core.weights import SourceWeights
@@ -135,6 +136,13 @@ class RewardSettings(_Nested):
     remove_length: bool | None = None
     rater_spread: Annotated[float, Field(ge=0)] | None = None
     one_sided_raters: Annotated[int, Field(ge=2)] | None = None
+    trunk: Trunk | None = None
+    trunk_epochs: Count | None = None
+    trunk_labels: Count | None = None
+    trunk_rate: Annotated[float, Field(gt=0)] | None = None
+    trunk_rank: Count | None = None
+    trunk_folds: Annotated[int, Field(ge=2)] | None = None
+    refit_share: Annotated[float, Field(ge=0)] | None = None
 
 
 class GateSettings(_Nested):

@@ -27,6 +27,7 @@ from trainer.core.budget import Budget
 from trainer.core.generation import Drawing
 from trainer.core.parallel import Peers
 from trainer.learning import Learned, learn
+from trainer.reward_trunks import ParentTrunk
 from trainer.settings import CycleConfig, TrainerSettings
 from trainer.stages import Stages
 
@@ -58,6 +59,7 @@ class Learn(Protocol):
         keep: Checkpoints | None = None,
         extra: ExtraReward | None = None,
         *,
+        trunk: ParentTrunk | None = None,
         cache: FeatureCache | None = None,
         drawing: Drawing | None = None,
     ) -> Learned: ...
@@ -78,6 +80,7 @@ def leading(processes: Processes | None) -> Learn:
         keep: Checkpoints | None = None,
         extra: ExtraReward | None = None,
         *,
+        trunk: ParentTrunk | None = None,
         cache: FeatureCache | None = None,
         drawing: Drawing | None = None,
     ) -> Learned:
@@ -94,6 +97,7 @@ def leading(processes: Processes | None) -> Learn:
                 folder,
                 shared,
                 extra,
+                trunk=trunk,
                 cache=cache,
                 peers=peers,
                 drawing=drawing,

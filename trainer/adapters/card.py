@@ -76,7 +76,8 @@ def _body(record: VersionRecord) -> Iterator[str]:
     yield f"- Trained by {config.method.upper()}{_own_reward(record)}."
     if config.method == "ppo":
         yield from _ppo(record)
-    yield f"- Reward model: {config.reward.heads} heads on the frozen base (`{record.reward_model.id}`)."
+    trunk = {"frozen": "the frozen base", "lora": "an adapter of their own", "full": "a copy of the base"}
+    yield f"- Reward model: {config.reward.heads} heads on {trunk[config.reward.trunk]} (`{record.reward_model.id}`)."
     yield from _cost(record)
     yield "\n## How to load it\n"
     yield "```python"

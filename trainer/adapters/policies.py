@@ -331,8 +331,8 @@ def attach_policy(
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=0.0,
-            target_modules=list(lora.target_modules) or _linear_layers(lm),
-            layers_to_transform=_top_layers(lm.n_layers, lora.top_share),
+            target_modules=list(lora.target_modules) or linear_layers(lm),
+            layers_to_transform=top_layers(lm.n_layers, lora.top_share),
             task_type="CAUSAL_LM",
         )
         try:
@@ -362,7 +362,7 @@ def _add_critic(policy: Policy, peft: PeftModel, adapter_dir: Path | None) -> No
         pass  # leaves the policy's adapter active and both trainable
 
 
-def _linear_layers(lm: LanguageModel) -> list[str]:
+def linear_layers(lm: LanguageModel) -> list[str]:
     """The names, without their path, of all linear layers of the trunk."""
     modules = lm.model.get_decoder().named_modules()
     return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, (nn.Linear, Conv1D))})
@@ -387,7 +387,8 @@ def _split(lm: LanguageModel) -> int:
     return lm.split if torch.allclose(again, whole, atol=1e-5, rtol=1e-5) else 0
 
 
-def _top_layers(n_layers: int, share: float) -> list[int]:
+def top_layers(n_layers: int, share: float) -> list[int]:
+    """Numbers of the layers that get an adapter."""
     if not 0 < share <= 1:
         raise ValueError(f"top_share must be above 0 and at most 1, got {share}")
     return list(range(n_layers - max(1, round(n_layers * share)), n_layers))

@@ -2,6 +2,7 @@
 
     <registry>/v3/  adapter_config.json  adapter_model.safetensors  value_head.safetensors    the adapter (peft)
                     reward.safetensors  judge.safetensors     what trained it, what judged it
+                    reward_trunk.safetensors  what the reward model reads with, unless that is the base
                     record.json  README.md                    lineage and gates; model card
                     evidence.jsonl        each label and prompt that was used, by its id and without a text
                     pins.json             the tables' data files that were read, with their rows

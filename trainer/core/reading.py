@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.core.models import LanguageModel
 from trainer.core.packing import Group, micro_batches, pack
-from trainer.core.rollout import answer_features, feature_layer
+from trainer.core.rollout import feature_layer, features_of
 
 TOGETHER = 2
 """The two answers of a pair share their prompt. With more, an answer that comes later would have more read again."""
@@ -57,4 +57,4 @@ def read(lm: LanguageModel, batch: Sequence[Group]) -> Tensor:
         attend=packed.attend_RLL,
         layers=(feature_layer(lm.n_layers),),
     )
-    return answer_features([s.flatten(0, 1) for s in states], packed, lm.eos_id).cpu()
+    return features_of([s.flatten(0, 1) for s in states], packed, lm.eos_id).cpu()

@@ -1,11 +1,11 @@
-"""The reward model: an ensemble of linear heads on what the frozen base makes of an answer.
+"""The reward model: an ensemble of linear heads on what a trunk makes of an answer.
 
-How it is fitted is in `reward_fit`, from what in `reward_data`, and what it is worth in `reward_report`. Here: the
-ensemble itself, its temperature, and the reward that PPO sees, which is normalized on reference answers, discounted by
-the heads' spread and clipped. One ensemble has one objective: whether answers are safe is another head's question
-(`safety`), and the two never share labels or weights.
-Left out on purpose: training the trunk. A few hundred ratings don't pay for it, and a shared frozen trunk makes
-reference and reward one forward pass.
+The trunk is the frozen base, or one of the reward model's own (`reward_trunk`). How the heads are fitted is in
+`reward_fit`, from what in `reward_data`, and what they are worth in `reward_report`. Here: the ensemble itself, its
+temperature, and the reward that PPO sees, which is normalized on reference answers, discounted by the heads' spread and
+clipped. One ensemble has one objective: whether answers are safe is another head's question (`safety`), and the two
+never share labels or weights. A frozen trunk is the default: reference and reward are one forward pass then, and a few
+hundred ratings don't pay for more.
 
 Shapes: N answers, F features, H heads, Q quantiles.
 """
@@ -27,6 +27,7 @@ from trainer.core.estimates import Estimate, accuracy, wilson
 from trainer.core.models import LanguageModel, Message
 from trainer.core.reward_data import RewardData, finite, folds_of, of_answers, without_one_sided
 from trainer.core.reward_fit import (
+    CrossFitted,
     Fit,
     OutOfFold,
     RewardConfig,
@@ -161,18 +162,22 @@ def fit_ensemble(
     generator: torch.Generator,
     *,
     held_out: RewardData | None = None,
+    cross: CrossFitted | None = None,
 ) -> tuple[RewardEnsemble, RewardReport]:
     """Fit the heads on `data`; report on `held_out`, or without it on `data` itself by cross-validation.
+
+    `cross` is needed where the features are of a trunk that learned from these labels: all that is chosen or reported
+    by folds then rests on trunks that did not (see `CrossFitted`). `held_out` are prompts that no trunk learned from.
 
     Labels on features that are no finite numbers and those of one-sided raters are left out. Raises `NotEnoughData`
     if there are no usable labels.
     """
-    usable, dropped = _usable(data, config)
-    fold_N = folds_of(usable.groups_N, config.folds, generator)
-    l2 = choose_l2(usable, config, fold_N)
+    usable, dropped = usable_labels(data, config)
+    fold_N = folds_of(usable.groups_N, config.folds, generator) if cross is None else cross.fold_N
+    l2 = choose_l2(usable, config, fold_N, cross)
     weights_GH = bootstrap(int(usable.groups_N.max()) + 1, config.heads, generator)
     whole = fit(usable, config, l2, weights_GH)
-    unseen = out_of_fold(usable, config, weights_GH, fold_N, l2)
+    unseen = out_of_fold(usable, config, weights_GH, fold_N, l2, cross)
     temperature = _temperature(usable, unseen.scores_N, config)
     ensemble = _calibrated(whole, temperature, unseen.scores_N[_labelled(usable)])
     if held_out is None:
@@ -193,7 +198,8 @@ def fit_ensemble(
     return ensemble, made
 
 
-def _usable(data: RewardData, config: RewardConfig) -> tuple[RewardData, int]:
+def usable_labels(data: RewardData, config: RewardConfig) -> tuple[RewardData, int]:
+    """The labels to learn from, and how many are left out; raises `NotEnoughData` where none is left."""
     sound, broken = finite(data)
     usable, one_sided = without_one_sided(sound, config.one_sided_raters)
     weight = float(usable.pair_weights_P.sum() + usable.rating_weights_R.sum())
@@ -262,16 +268,18 @@ def _accuracy_of(data: RewardData, scores_N: Tensor) -> Estimate | None:
     return accuracy(scores_N[data.rated_R], data.labels_R)
 
 
-def cross_validate(data: RewardData, config: RewardConfig, generator: torch.Generator) -> CrossValidated | None:
+def cross_validate(
+    data: RewardData, config: RewardConfig, generator: torch.Generator, cross: CrossFitted | None = None
+) -> CrossValidated | None:
     """The procedure's accuracy over all labels by `config.folds` folds of prompts, beside that of length.
 
     Nested: L2 and the sign of the length baseline are chosen in each training part by itself, so nothing of a fold
     decides what is said of it.
     """
-    usable, _ = _usable(data, config)
-    fold_N = folds_of(usable.groups_N, config.folds, generator)
+    usable, _ = usable_labels(data, config)
+    fold_N = folds_of(usable.groups_N, config.folds, generator) if cross is None else cross.fold_N
     weights_GH = bootstrap(int(usable.groups_N.max()) + 1, config.heads, generator)
-    unseen = out_of_fold(usable, config, weights_GH, fold_N, None)
+    unseen = out_of_fold(usable, config, weights_GH, fold_N, None, cross)
     return compare_with_length(unseen.scores_N, unseen.with_length_N, _length_margins(usable, fold_N), usable)
 
 

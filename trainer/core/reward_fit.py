@@ -14,7 +14,9 @@ Shapes: N answers, F features, H heads, P pairs, R ratings, U raters, G prompts,
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +24,9 @@ from torch import Tensor
 from trainer.core.losses import bradley_terry, thumbs_loss
 from trainer.core.reward_data import RewardData, folds_of, of_answers
 
+Trunk = Literal["frozen", "lora", "full"]
+TRUNK_RATES = {"lora": 1e-3, "full": 1e-4}
+"""Of the first optimizer step; they fall to nothing in a straight line."""
 TINY_RIDGE = 1e-4
 """Keeps what is hardly penalized (biases, length) from running away where the data don't decide."""
 
@@ -49,6 +54,45 @@ class RewardConfig:
     one_sided_raters: int = 8
     """From so many thumbs on, all the same way, a rater's are left out. By chance they are alike in 1 of 128 where
     up and down are equally frequent."""
+    trunk: Trunk = "frozen"
+    """What the heads read: the frozen base, the base with an adapter of the reward model's own, or a copy of it."""
+    trunk_epochs: int = 1
+    """A second one learns the labels by heart: one epoch was best for reward models of every size tried."""
+    trunk_labels: int = 8
+    """Labels behind an optimizer step."""
+    trunk_rate: float | None = None
+    """Learning rate at the first step; None takes `TRUNK_RATES`."""
+    trunk_rank: int = 8
+    trunk_folds: int = 2
+    """Trunks trained beside the one that is kept, each without a share of the prompts, to judge what it has not seen.
+    Two cost as much as the whole once more."""
+    refit_share: float = 0.5
+    """From so many new labels on, as a share of those that the parent's trunk learned from, a new one is trained."""
+
+    def __post_init__(self) -> None:
+        if self.trunk_epochs < 1 or self.trunk_labels < 1 or self.trunk_rank < 1 or self.trunk_folds < 2:
+            raise ValueError("trunk_epochs, trunk_labels and trunk_rank must be above 0, and trunk_folds above 1")
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """What trunks make of the same answers that were trained without a fold of the prompts.
+
+    A trunk's features of the answers that it learned from tell their labels better than those of any other answer. So
+    whatever is chosen by folds (L2, temperature, accuracy) takes each fold's features from the trunk that never saw it.
+    """
+
+    fold_N: Tensor
+    features_KNF: Sequence[Tensor]
+
+    def view(self, data: RewardData, fold: int) -> RewardData:
+        """The data as the trunk sees them that was trained without this fold."""
+        return replace(data, features_NF=self.features_KNF[fold])
+
+
+def seen_without(data: RewardData, fold: int, cross: CrossFitted | None) -> RewardData:
+    """The data as whoever has not seen this fold sees them; a frozen trunk has seen none."""
+    return data if cross is None else cross.view(data, fold)
 
 
 @dataclass(frozen=True)
@@ -111,7 +155,7 @@ def fit(data: RewardData, config: RewardConfig, l2: float, weights_GH: Tensor) -
     """Full-batch L-BFGS: the loss is convex, so the fit depends on the data and the bootstrap weights only."""
     standardizer = Standardizer.of(data)
     x_NF, heads = standardizer(data.features_NF), weights_GH.shape[1]
-    center, scale = _log_words(data)
+    center, scale = log_words(data)
     terms_NL = length_terms(data.lengths_N, center, scale)
     raters_R = data.raters()
     n_raters = int(raters_R.max()) + 1 if len(raters_R) and config.rater_spread > 0 else 0
@@ -139,7 +183,7 @@ def fit(data: RewardData, config: RewardConfig, l2: float, weights_GH: Tensor) -
     return Fit(standardizer, found[0], found[1][0], effect)
 
 
-def _log_words(data: RewardData) -> tuple[float, float]:
+def log_words(data: RewardData) -> tuple[float, float]:
     """Mean and standard deviation of log(1 + words) over the answers that a label speaks of."""
     rows = torch.cat([data.pairs_P2.flatten(), data.rated_R]).unique()
     logs = torch.log1p(data.lengths_N[rows].float())
@@ -157,27 +201,28 @@ def loss(
     parts: list[tuple[float, Tensor]] = []
     if len(data.pairs_P2):
         chosen, rejected = data.pairs_P2.unbind(1)
-        weights = _normalized(data.pair_weights_P[:, None] * weights_GH[data.groups_N[chosen]])
+        weights = normalized(data.pair_weights_P[:, None] * weights_GH[data.groups_N[chosen]])
         margins = scores_NH[chosen] - scores_NH[rejected]
         parts.append((config.pair_share, bradley_terry(margins, weights, smoothing=config.smoothing)))
     if len(data.rated_R):
-        weights = _normalized(data.rating_weights_R[:, None] * weights_GH[data.groups_N[data.rated_R]])
+        weights = normalized(data.rating_weights_R[:, None] * weights_GH[data.groups_N[data.rated_R]])
         logits, prior = scores_NH[data.rated_R], torch.zeros(())
         if offset_UH is not None:
             raters_R = data.raters()
             logits = logits + offset_UH[raters_R.clamp(min=0)] * (raters_R >= 0)[:, None]
-            prior = 0.5 * offset_UH.square().sum() / (config.rater_spread**2 * _effective(data.rating_weights_R))
+            prior = 0.5 * offset_UH.square().sum() / (config.rater_spread**2 * effective(data.rating_weights_R))
         rated = thumbs_loss(logits, data.labels_R, weights, smoothing=config.smoothing)
         parts.append((1 - config.pair_share, rated + prior))
     total = sum(share for share, _ in parts)
     return torch.stack([part * (share / total) for share, part in parts]).sum()
 
 
-def _normalized(weights_KH: Tensor) -> Tensor:
+def normalized(weights_KH: Tensor) -> Tensor:
+    """Each head's weights as shares."""
     return weights_KH / weights_KH.sum(0, keepdim=True).clamp(min=1e-12)
 
 
-def _effective(weights_K: Tensor) -> float:
+def effective(weights_K: Tensor) -> float:
     """Kish's effective number of cases."""
     return float(weights_K.sum().square() / weights_K.square().sum().clamp(min=1e-12))
 
@@ -187,15 +232,16 @@ def bootstrap(n_groups: int, heads: int, generator: torch.Generator) -> Tensor:
     return -torch.log1p(-torch.rand(n_groups, heads, generator=generator))
 
 
-def choose_l2(data: RewardData, config: RewardConfig, fold_N: Tensor) -> float:
+def choose_l2(data: RewardData, config: RewardConfig, fold_N: Tensor, cross: CrossFitted | None = None) -> float:
     """The L2 weight with the least held-out loss over folds of prompts; the strongest if there is too little data.
 
     Labels are explained with the length effect, as in training, or L2 would be chosen by how well features imitate it.
     """
     ones = torch.ones(int(data.groups_N.max()) + 1, 1)
     losses = dict.fromkeys(config.l2_grid, 0.0)
-    for fold in range(config.folds):
-        train, test = of_answers(data, fold_N != fold), of_answers(data, fold_N == fold)
+    for fold in sorted(set(fold_N.tolist()) - {-1}):
+        seen = seen_without(data, fold, cross)
+        train, test = of_answers(seen, fold_N != fold), of_answers(seen, fold_N == fold)
         if min(len(train), len(test)) == 0:
             continue
         for l2 in config.l2_grid:
@@ -220,17 +266,26 @@ class OutOfFold:
 
 
 def out_of_fold(
-    data: RewardData, config: RewardConfig, weights_GH: Tensor, fold_N: Tensor, l2: float | None
+    data: RewardData,
+    config: RewardConfig,
+    weights_GH: Tensor,
+    fold_N: Tensor,
+    l2: float | None,
+    cross: CrossFitted | None = None,
 ) -> OutOfFold:
-    """Fit on the other folds, score each. `l2` None chooses it in each training set anew, by folds within it."""
+    """Fit on the other folds, score each. `l2` None chooses it in each training set anew, by folds within it.
+
+    With a trained trunk the folds within have been seen by it: what is chosen there is too weak rather than too strong.
+    """
     scores_N, with_length_N = torch.zeros(len(data.features_NF)), torch.zeros(len(data.features_NF))
     for fold in fold_N.unique().tolist():
-        others, here_N = of_answers(data, fold_N != fold), fold_N == fold
+        seen = seen_without(data, fold, cross)
+        others, here_N = of_answers(seen, fold_N != fold), fold_N == fold
         if not len(others):
             continue
         strength = l2 if l2 is not None else choose_l2(others, config, _inner_folds(others, fold_N, fold, config))
         heads = fit(others, config, strength, weights_GH)
-        plain_KH = heads.score(data.features_NF[here_N])
+        plain_KH = heads.score(seen.features_NF[here_N])
         effect_KH = torch.zeros(()) if heads.length is None else heads.length(data.lengths_N[here_N])
         scores_N[here_N], with_length_N[here_N] = plain_KH.mean(1), (plain_KH + effect_KH).mean(1)
     return OutOfFold(scores_N, with_length_N, fold_N)

@@ -96,7 +96,7 @@ class Normalized:
 class CombinedReward:
     """share * ensemble + (1 - share) * the user's own reward; both normalized, and their sum as well."""
 
-    ensemble: FlatReward
+    ensemble: Reward
     raw: RawReward
     share: float
     own: Normalized
@@ -106,12 +106,13 @@ class CombinedReward:
     def of(self, features_NF: Tensor, prompts: Sequence[Tokens], texts: Sequence[str]) -> Tensor:
         """Rewards N; a prompt that is not known by its tokens is an error of the caller."""
         raw_N = _tensor(self.raw(features_NF, [self.prompt_texts[tuple(p)] for p in prompts], texts))
-        return self.total(_mixed(self.share, self.ensemble(features_NF), self.own(raw_N)))
+        said_N = _said(self.ensemble, features_NF, prompts, texts)
+        return self.total(_mixed(self.share, said_N, self.own(raw_N)))
 
     @classmethod
     def normalized_on(
         cls,
-        ensemble: FlatReward,
+        ensemble: Reward,
         raw: RawReward,
         *,
         share: float,
@@ -120,16 +121,28 @@ class CombinedReward:
         prompts: Sequence[str],
         texts: Sequence[str],
         prompt_texts: Mapping[Tokens, str],
+        tokens: Sequence[Tokens] = (),
     ) -> "CombinedReward":
-        """With both norms taken on reference answers (features, prompts and texts of the frozen base)."""
+        """With both norms taken on reference answers (features, prompts and texts of the frozen base).
+
+        `tokens` are those of the prompts, for an ensemble that reads answers itself.
+        """
         raw_N = _tensor(raw(features_NF, prompts, texts))
         own = Normalized.on(raw_N, clip)
-        total = Normalized.on(_mixed(share, ensemble(features_NF), own(raw_N)), clip)
+        said_N = _said(ensemble, features_NF, tokens, texts)
+        total = Normalized.on(_mixed(share, said_N, own(raw_N)), clip)
         return cls(ensemble, raw, share, own, total, prompt_texts)
 
 
 def _mixed(share: float, ensemble_N: Tensor, own_N: Tensor) -> Tensor:
     return share * ensemble_N.float().cpu() + (1 - share) * own_N
+
+
+def _said(ensemble: Reward, features_NF: Tensor, prompts: Sequence[Tokens], texts: Sequence[str]) -> Tensor:
+    """What people said, by the features or by a look of the reward model's own."""
+    if isinstance(ensemble, TextReward):
+        return ensemble.of(features_NF, prompts, texts)
+    return ensemble(features_NF)
 
 
 def _tensor(values: Sequence[float]) -> Tensor:

@@ -246,14 +246,14 @@ def look(
                 rows = torch.zeros(at.shape, device=lm.device)
                 rows[at] = found
                 log_probs[packed.indices_N, : at.shape[1]] = rows
-            features_NF[packed.indices_N] = answer_features(flat, packed, lm.eos_id)
+            features_NF[packed.indices_N] = features_of(flat, packed, lm.eos_id)
             done += len(packed.indices_N)
             if progress is not None:
                 progress(done, len(answers))
     return Looked(log_probs, features_NF, lower)
 
 
-def answer_features(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:
+def features_of(flat: list[Tensor], packed: Packed, eos_id: int) -> Tensor:
     """The mean state of the middle layer and the last state of the final one, N x 2D, over tokens but EOS.
 
     The mean tells which words were used, the last state how the answer ends. An empty answer's are those of its EOS.
