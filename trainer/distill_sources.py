@@ -84,8 +84,8 @@ def raters_for(teacher: str, registry: Registry) -> Raters:
     record, folder = registry.verify(name), registry.folder(name)
     if record.reward_model.trunk is not None:
         raise ModelError(
-            f"the reward model of {name} reads answers by a trunk of its own, and a distillation reads them by the base "
-            "alone: name a --teacher whose reward model was trained with THUMBWHEEL_REWARD__TRUNK=frozen"
+            f"the reward model of {name} reads answers by a trunk of its own, and a distillation reads them by the "
+            "base alone: name a --teacher whose reward model was trained with THUMBWHEEL_REWARD__TRUNK=frozen"
         )
     digest = sha256_of(folder / REWARD_FILE)
     if digest != record.reward_model.sha256:
