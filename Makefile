@@ -39,7 +39,7 @@ demo: setup  ## the whole loop on this machine: traffic, thumbs, two update cycl
 
 test: setup check  ## every check and every test, the end-to-end loop included
 	@echo "==> tests"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 unit: setup  ## the fast tests alone: no broker, no processes
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/architecture

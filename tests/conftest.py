@@ -26,6 +26,13 @@ ROOT = Path(__file__).parent.parent
 os.environ["COLUMNS"] = "160"  # whatever terminal the tests are started from: tables look the same
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests take long go first, lest one worker be left with them at the end while the other is idle."""
+    long = {name: n for n, name in enumerate(("e2e", "integration"))}
+    items.sort(key=lambda item: long.get(item.path.relative_to(ROOT).parts[1], len(long)))
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap servers of a running broker on which every topic exists. Shared: use ids of your own."""

@@ -43,6 +43,7 @@ def erase(
 
     from infra.cli.terminal import err, out
     from infra.provenance import log
+    from infra.provenance.erase import derived_folders
     from infra.provenance.erase import erase as carry_out
     from infra.provenance.footprint import footprint, learned
     from infra.provenance.sources import Sources
@@ -77,7 +78,7 @@ def erase(
                 plans,
                 pause_seconds=pause_seconds,
                 burst=burst_rule(settings.raters),
-                features=place.data / "features",
+                derived=derived_folders(place.data),
                 progress=lambda text: progress.update(task, description=text),
             )
             log.withdraw_tasks(place.kafka, done.found.tasks)

@@ -72,6 +72,12 @@ class Erased:
             self.renewed[table.path] = self.renewed.get(table.path, 0) + rows
 
 
+def derived_folders(data: Path) -> list[Path]:
+    """What a data folder keeps of texts beside the tables: features between cycles, and answers of distillations that
+    were stopped and may be gone on with."""
+    return [data / "features", *sorted((data / "students").glob(".*.work"))]
+
+
 def erase(
     sources: Sources,
     user: str,
@@ -79,13 +85,14 @@ def erase(
     *,
     pause_seconds: float,
     burst: BurstRule | None = None,
-    features: Path | None = None,
+    derived: Iterable[Path] = (),
     progress: Progress = lambda _: None,
 ) -> Erased:
     """Take a person out of the lake and of the versions' records. Can be called again after a kill at any moment.
 
-    `plans` is the folder for the plan of an erasure that is under way, `burst` the rule that refine has, `features`
-    the folder of what the trainer keeps of answers that it read: all of it goes, since nothing there says whose it is.
+    `plans` is the folder for the plan of an erasure that is under way, `burst` the rule that refine has, `derived` the
+    folders of what the trainer keeps of answers (see `derived_folders`): all of it goes, since nothing there says whose
+    it is.
     Raises `NotErased` where content keeps coming back, which only an ingest that still reads their events can cause.
     """
     progress("looking for what is stored of them")
@@ -112,8 +119,9 @@ def erase(
     sources.close()
     report.found = plan
     report.samples = _forget_samples(sources, plan)
-    if features is not None and remove_whole(features):
-        logger.info("features of answers removed", extra={"folder": str(features)})
+    for folder in derived:
+        if remove_whole(folder):
+            logger.info("what was made of answers removed", extra={"folder": str(folder)})
     for file in (_plan_file(plans, user), *plans.glob(f"{_plan_file(plans, user).stem}.*.part")):
         file.unlink(missing_ok=True)
     return report

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from infra.cli.app import app as cli
 from infra.provenance import erase as erasing
 from infra.provenance import log
-from infra.provenance.erase import erase, unfinished
+from infra.provenance.erase import derived_folders, erase, unfinished
 from infra.provenance.footprint import footprint, learned
 from infra.provenance.sources import Sources
 from infra.provenance.trace import JudgementPath, ResponsePath, UnknownId, VersionPath, trace
@@ -171,11 +171,13 @@ def test_after_an_erasure_nothing_of_the_person_is_left_and_others_keep_theirs(l
     found = sources(live)
     log.wait_until_stored(live.settings.kafka, found, seconds=30)
     assert where_it_stands(live, SECRET)
-    features = live.data / "features"  # which says of nothing there whose it is
-    (features / "space").mkdir(parents=True)
-    (features / "space" / "block.safetensors").write_bytes(b"of everybody")
-    done = erase(found, "ann", live.data / "erasures", pause_seconds=0.5, features=features)
-    assert not list(live.data.rglob("block.safetensors"))
+    student = live.data / "students" / "s1"
+    made_of_answers = [live.data / "features" / "space", student.with_name(".s1.work") / "state", student]
+    for folder in made_of_answers:  # of the first two nothing says whose they are; a student holds no texts
+        folder.mkdir(parents=True)
+        (folder / "block.safetensors").write_bytes(b"of everybody")
+    done = erase(found, "ann", live.data / "erasures", pause_seconds=0.5, derived=derived_folders(live.data))
+    assert list(live.data.rglob("block.safetensors")) == [student / "block.safetensors"]
     assert (
         done.rows["bronze/outputs"] == 2 and done.rows["bronze/labels"] == 1 and done.rows["bronze/dead_letters"] == 1
     )
