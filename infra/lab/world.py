@@ -301,15 +301,15 @@ def _measured(record: VersionRecord | None) -> dict[str, Any]:
         return dict.fromkeys((*empty, "ppo_reward")) | {"labels_used": {}, "labels_dropped": {}, "gates": ()}
     known, judged = record.metrics, record.evaluation.win_rate_vs_parent
     gates = {gate.name: gate for gate in record.gates}
-    accuracy, limit = gates.get("reward_model"), gates.get("kl")
-    pairs = accuracy is not None and known.get("reward_pair_accuracy_mean") == accuracy.value
+    ordering, limit = gates.get("reward_model"), gates.get("kl")
+    by_length = known.get("reward_pair_length_baseline_mean")
     return {
         "labels_used": record.labels,
         "labels_dropped": record.dropped,
         "reward_accuracy": None
-        if accuracy is None or accuracy.low is None or accuracy.high is None
-        else Range(value=accuracy.value, low=accuracy.low, high=accuracy.high),
-        "length_baseline": known.get(f"reward_{'pair' if pairs else 'rating'}_length_baseline_mean"),
+        if ordering is None or ordering.low is None or ordering.high is None
+        else Range(value=ordering.value, low=ordering.low, high=ordering.high),
+        "length_baseline": known.get("reward_rating_length_baseline_mean") if by_length is None else by_length,
         "kl": record.evaluation.kl,
         "kl_limit": limit.threshold if limit else None,
         "judge_vs_parent": Range(value=judged.mean, low=judged.low, high=judged.high, n=judged.n),

@@ -2,7 +2,7 @@
 of cases and verdict; one that does not hold also says what would change it.
 
     thresholds.py   every threshold, with its reason
-    labels.py       the reward model on labels it has not seen: accuracy, calibration, against length
+    labels.py       the reward model on labels it has not seen: calibration, and order against length
     paired.py       new version against its parent on the same cases: intervals, chance, many gates at once
     verdicts.py     the gates, and what they say together
 """

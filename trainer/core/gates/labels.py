@@ -1,4 +1,4 @@
-"""The reward model on labels that it has not seen, label by label: accuracy, calibration, and against length.
+"""The reward model on labels that it has not seen, label by label: calibration, and order against length.
 
 Shapes: N answers, K labels, B bins, R resamples, G prompts.
 """
