@@ -48,9 +48,9 @@ class CycleResult(Frozen):
 
     `parent` served when it began and `serving` when it ended. `vs_base` and `vs_parent` are the true win rates of the
     new version, refused or not; `serving_vs_base` is that of the version that serves (None: the base does).
-    `reward_accuracy` is the gate's figure: how often the reward model has people's order. `length_baseline` is how often
-    length alone is right on held-out pairs, or on thumbs where there are no pairs. `ppo_reward` is what PPO pushed up, in spreads of the base's
-    answers; `judge_vs_parent` is what the gates saw.
+    `reward_accuracy` is the gate's figure: how often the reward model has people's order. `length_baseline` is how
+    often length alone is right on held-out pairs, or on thumbs where there are no pairs. `ppo_reward` is what PPO
+    pushed up, in spreads of the base's answers; `judge_vs_parent` is what the gates saw.
     """
 
     seed: int

@@ -74,10 +74,10 @@ def judge_candidate(candidate: Candidate, thresholds: GateThresholds) -> tuple[G
     return (
         finite(candidate.figures),
         changed(candidate.changed),
-        accuracy("reward_model", candidate.reward_model, thresholds),
+        order("reward_model", candidate.reward_model, thresholds),
         calibration(candidate.calibration, thresholds),
         beyond_length(candidate.beyond_length, thresholds),
-        accuracy("judge", candidate.judge, thresholds),
+        order("judge", candidate.judge, thresholds),
         comparisons(candidate.comparisons, thresholds),
         win_rate(candidate.win_rate_vs_parent, thresholds),
         kl("kl", candidate.kl, thresholds),
@@ -126,7 +126,7 @@ def finite(figures: Mapping[str, float]) -> GateResult:
     )
 
 
-def accuracy(name: str, share: Share | None, thresholds: GateThresholds) -> GateResult:
+def order(name: str, share: Share | None, thresholds: GateThresholds) -> GateResult:
     """A model of people's labels has their order more often than chance, on labels it has not seen."""
     wanted = thresholds.reward_accuracy
     if share is None or share.n == 0:
@@ -134,8 +134,8 @@ def accuracy(name: str, share: Share | None, thresholds: GateThresholds) -> Gate
     strict = share.n >= thresholds.enough_cases
     good = share.low > wanted if strict else share.mean >= wanted
     rule = "interval above chance" if strict else f"point only, below {thresholds.enough_cases} cases"
-    order = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
-    detail = f"has people's order in {order} of {share.n} labels, by chance 0.50 ({rule})"
+    shown = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
+    detail = f"has people's order in {shown} of {share.n} labels, by chance 0.50 ({rule})"
     gap = share.mean - wanted
     if gap > 0:
         whose = "from the judge's raters" if name == "judge" else "on held-out prompts"

@@ -14,7 +14,7 @@ from trainer.core.gates import (
     refusal,
 )
 from trainer.core.gates.thresholds import PROBES
-from trainer.core.gates.verdicts import WHAT, accuracy, beyond_length, calibration, finite, kl, length, win_rate
+from trainer.core.gates.verdicts import WHAT, beyond_length, calibration, finite, kl, length, order, win_rate
 
 THRESHOLDS = GateThresholds()
 SAME = Paired("flattery", (0.0,) * 64, (0.0,) * 64)
@@ -83,16 +83,16 @@ def test_each_fault_fails_its_own_gate_and_no_other_and_says_what_would_change_i
 
 
 def test_with_few_cases_the_point_alone_must_not_be_below_chance() -> None:
-    assert accuracy("reward_model", Share(0.5, 0.3, 0.7, 39), THRESHOLDS).passed
-    assert not accuracy("reward_model", Share(0.49, 0.3, 0.7, 39), THRESHOLDS).passed
-    assert not accuracy("reward_model", Share(0.6, 0.5, 0.7, 300), THRESHOLDS).passed
+    assert order("reward_model", Share(0.5, 0.3, 0.7, 39), THRESHOLDS).passed
+    assert not order("reward_model", Share(0.49, 0.3, 0.7, 39), THRESHOLDS).passed
+    assert not order("reward_model", Share(0.6, 0.5, 0.7, 300), THRESHOLDS).passed
 
 
 def test_a_refusal_by_width_says_how_many_labels_would_do() -> None:
-    gate = accuracy("reward_model", Share(0.55, 0.48, 0.62, 300), THRESHOLDS)
+    gate = order("reward_model", Share(0.55, 0.48, 0.62, 300), THRESHOLDS)
     # The half-width of 0.07 must come to 0.05: 300 * 1.4^2 = 588 labels, 288 more, and a twentieth for safety.
     assert gate.remedy is not None and gate.remedy.startswith("about 303 more labels on held-out prompts")
-    worse = accuracy("reward_model", Share(0.45, 0.38, 0.52, 300), THRESHOLDS)
+    worse = order("reward_model", Share(0.45, 0.38, 0.52, 300), THRESHOLDS)
     assert worse.remedy is not None and "contradict" in worse.remedy  # more of the same would not help
 
 
