@@ -1,5 +1,6 @@
 """Versions side by side: what base, parent and new one answer to the same prompts, and what the judge says of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import torch
 from trainer.adapters.policies import Policy
 from trainer.adapters.rewards import ExtraReward
 from trainer.core import judge
-from trainer.core.dataset import Dataset
+from trainer.core.dataset import Dataset, Turn
 from trainer.core.judge import Answers, WinRate
 from trainer.core.reward import RewardEnsemble, RewardSignal
 from trainer.core.reward_looks import LookedReward, Read
@@ -19,9 +20,11 @@ from trainer.methods import with_extra
 from trainer.records import Evaluation, Interval, Sample
 from trainer.settings import CycleConfig
 
-REFERENCE_PROMPTS = 32
-SAMPLE_BATCH = 32
-"""A decoding step reads all weights, however few rows there are: by 16 SmolLM2 takes a fifth more time than by 40."""
+REFERENCE_ANSWERS = (32, 128)
+"""Of the base, at least and at most, for the center and the scale of the reward."""
+SAMPLE_BATCH = 48
+"""A decoding step reads all weights, however few rows there are: by 16 SmolLM2 takes a fifth more time than by 40. So
+parts are of like size, too."""
 KEPT_SAMPLES = 12
 
 
@@ -47,21 +50,39 @@ def look_before(
     extra: ExtraReward | None = None,
     read: Read | None = None,
 ) -> Before:
-    """Answers to compare with later, and the reward normalized on what the base answers to training prompts.
+    """Answers to compare with later, and the reward normalized on the base's.
 
-    To each held-out prompt `config.answers_per_held_out`: all prompts once, then all again.
+    To each held-out prompt `config.answers_per_held_out`: all prompts once, then all again. All that the training gets
+    of them are the reward's center and scale, two numbers without a label; where they are few, the base answers
+    training prompts as well.
     """
     held = [encode_prompt(policy.lm, p, config.limits) for p in dataset.held_out_prompts]
-    train = [encode_prompt(policy.lm, p, config.limits) for p in dataset.train_prompts[:REFERENCE_PROMPTS]]
     seed = config.seed + 1
     every = held * config.answers_per_held_out
     base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
-    reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
-    alone = reward_signal(fitted, config, reference, prompts=train, read=read)
-    signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
-    tokens = len(every) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
-    return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))
+    asked, reference = _reference(policy, dataset, base, config, progress=progress)
+    prompts = [encode_prompt(policy.lm, p, config.limits) for p in asked]
+    alone = reward_signal(fitted, config, reference, prompts=prompts, read=read)
+    signal = with_extra(alone, extra, policy.lm, asked, dataset.train_prompts, reference, config)
+    drawn = [base] if parent_is_base else [base, parent]
+    tokens = sum(len(ids) for answers in drawn for ids in answers.ids)
+    tokens += sum(len(ids) for ids in reference.ids[len(every) :])
+    return Before(tuple(map(tuple, held)), parent, base, signal, tokens)
+
+
+def _reference(
+    policy: Policy, dataset: Dataset, base: Answers, config: CycleConfig, *, progress: Progress
+) -> tuple[list[tuple[Turn, ...]], Answers]:
+    """Prompts, and what the base answers to them: `base`, its answers to the held-out prompts, and more if need be."""
+    least, most = REFERENCE_ANSWERS
+    asked = (list(dataset.held_out_prompts) * config.answers_per_held_out)[:most]
+    more = list(dataset.train_prompts[: max(0, least - len(asked))])
+    if not more:
+        return asked, base.first(len(asked))
+    encoded = [encode_prompt(policy.lm, p, config.limits) for p in more]
+    others = answers_to(policy, encoded, config, seed=config.seed + 2, reference=True, progress=progress)
+    return asked + more, joined([base, others])
 
 
 def answers_to(
@@ -76,11 +97,18 @@ def answers_to(
     """One answer to each prompt, in parts so short that a request to stop is soon heard."""
     parts: list[Answers] = []
     sampling = config.ppo.sampling
-    for n, start in enumerate(range(0, len(prompts), SAMPLE_BATCH)):
-        part = prompts[start : start + SAMPLE_BATCH]
+    size = math.ceil(len(prompts) / math.ceil(len(prompts) / SAMPLE_BATCH))
+    for n, start in enumerate(range(0, len(prompts), size)):
+        part = prompts[start : start + size]
         parts.append(judge.sample_answers(policy, part, sampling, seed=seed * 1000 + n, reference=reference))
         progress((start + len(part)) / len(prompts))
-    weights = [len(part.texts) / len(prompts) for part in parts]
+    return joined(parts)
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Answers end to end; their means are those of all."""
+    n = sum(len(part.texts) for part in parts)
+    weights = [len(part.texts) / n for part in parts]
     return Answers(
         texts=tuple(text for part in parts for text in part.texts),
         features_NF=torch.cat([part.features_NF for part in parts]),

@@ -94,9 +94,10 @@ def teach(room: Classroom) -> Taught:
 def _answers(room: Classroom, prompts: list[list[int]], number: int) -> Part:
     seed = (room.recipe.cycle.seed + ANSWER_SEED) * 1000 + number
     sampling, group = room.recipe.cycle.ppo.sampling, room.recipe.distill.answers
-    rollouts = sample(room.teacher, prompts, group, sampling, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    rollouts = sample(room.teacher, prompts, group, sampling, generator, keep_lower=True)
     answers = tuple(rollouts.answers())
-    looked = look(room.teacher.lm, rollouts.prompts, answers, log_probs_too=False)
+    looked = look(room.teacher.lm, rollouts.prompts, answers, log_probs_too=False, lower=rollouts.lower)
     room.steps.use(generated=sum(map(len, answers)))
     return Part(answers, looked.features_NF.cpu(), rollouts.finished_N.cpu())
 

@@ -85,17 +85,19 @@ def with_extra(
     signal: RewardSignal | LookedReward,
     extra: ExtraReward | None,
     lm: LanguageModel,
+    asked: Sequence[Sequence[Turn]],
     prompts: Sequence[Sequence[Turn]],
     reference: Answers,
     config: CycleConfig,
 ) -> RewardSignal | LookedReward | CombinedReward:
     """The reward to train for: the reward model's alone, or mixed with the user's own.
 
-    `prompts` are those to train on, of which the first have the `reference` answers of the base.
+    `prompts` are those to train on; `asked` are those of the `reference` answers of the base.
     """
     if extra is None:
         return signal
-    texts: dict[Tokens, str] = {tuple(encode_prompt(lm, p, config.limits)): prompt_text(p) for p in prompts}
+    known = [*asked, *prompts]
+    texts: dict[Tokens, str] = {tuple(encode_prompt(lm, p, config.limits)): prompt_text(p) for p in known}
     info = extra.info
     return CombinedReward.normalized_on(
         signal,
@@ -103,9 +105,9 @@ def with_extra(
         share=thumbs_share(info.ensemble_weight, info.weight, info.thumbs_ceiling),
         clip=config.reward.clip,
         features_NF=reference.features_NF,
-        prompts=[prompt_text(p) for p in prompts[: len(reference.texts)]],
+        prompts=[prompt_text(p) for p in asked],
         texts=reference.texts,
-        tokens=[tuple(encode_prompt(lm, p, config.limits)) for p in prompts[: len(reference.texts)]],
+        tokens=[tuple(encode_prompt(lm, p, config.limits)) for p in asked],
         prompt_texts=texts,
     )
 

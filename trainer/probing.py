@@ -212,13 +212,15 @@ def _answer(
     side: _Side,
 ) -> None:
     began = time.process_time()
-    rollouts = sample(policy, prompts, 1, _sampling(config), torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    rollouts = sample(policy, prompts, 1, _sampling(config), generator, keep_lower=cost is not None)
     side.seconds += time.process_time() - began
     answers = rollouts.answers()
     side.tokens += sum(map(len, answers))
     side.texts += [policy.lm.decode(answer) for answer in answers]
     if cost is not None:
-        side.costs += cost(look(policy.lm, prompts, answers, log_probs_too=False).features_NF.cpu()).tolist()
+        looked = look(policy.lm, prompts, answers, log_probs_too=False, lower=rollouts.lower)
+        side.costs += cost(looked.features_NF.cpu()).tolist()
 
 
 def agreement(policy: Policy, prompts: Sequence[Sequence[int]]) -> tuple[float, ...]:

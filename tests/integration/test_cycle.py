@@ -101,7 +101,7 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
     world, outcome = done
     record = world.record("v1")
     assert record.tables == {"gold/ratings": 1, "gold/preferences": 1, "silver/responses": 1, "gold/annotators": None}
-    assert record.cycle_id == outcome.cycle_id and record.config.seed == 1 and record.config.threads == 1
+    assert record.cycle_id == outcome.cycle_id and record.config.seed == 3 and record.config.threads == 1
     assert record.base_model.sha256 is not None and len(record.content_hash) == 64
     assert set(record.cost) == {"pin", "reward_model", "policy", "evaluate"}
     assert [g.name for g in record.gates] == [

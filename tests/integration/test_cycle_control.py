@@ -266,7 +266,8 @@ def test_the_model_card_is_one_that_the_hub_reads_and_holds_no_text_of_users(mad
     assert kl == pytest.approx(record.evaluation.kl, abs=1e-4)
     assert card.data.to_dict()["base_model_relation"] == "adapter" and card.data.to_dict()["library_name"] == "peft"
     assert all(f"| {gate.name} | passed |" in text for gate in record.gates)
-    assert not any(s.before in text or s.prompt in text for s in record.evaluation.samples if s.before)
+    told = [s for s in record.evaluation.samples if len(s.before.split()) > 1]  # a lone word may be one of the card's
+    assert told and not any(s.before in text or s.prompt in text for s in told)
 
 
 @pytest.mark.filterwarnings("default")  # MLflow's own, of other packages

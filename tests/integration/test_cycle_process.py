@@ -42,6 +42,7 @@ def environment(settings: TrainerSettings, bootstrap: str, **changes: str) -> di
         "THUMBWHEEL_DTYPE": "float32",
         "THUMBWHEEL_DEVICE": "cpu",
         "THUMBWHEEL_THREADS": "1",
+        "THUMBWHEEL_SEED": str(settings.seed),
         "THUMBWHEEL_POLL_SECONDS": "0.1",
         "THUMBWHEEL_MIN_NEW_PREFERENCES": "50",
         "THUMBWHEEL_MAX_HELD_OUT_PROMPTS": "12",

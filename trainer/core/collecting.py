@@ -11,7 +11,7 @@ Shapes: N answers, T tokens, K real tokens of a micro-batch laid end to end, F f
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,12 +19,13 @@ from torch import Tensor
 
 from trainer.core.generation import Agreement, Drawing, agreement, as_rollouts, require_agreement, seeds_for
 from trainer.core.losses import CHUNK_TOKENS, log_softmax, selected_log_probs
+from trainer.core.lower_states import ByGroup, placed
 from trainer.core.models import Policy
-from trainer.core.packing import Group, Packed, group_answers, in_step, micro_batches, pack, place_rows
+from trainer.core.packing import Group, Packed, group_answers, in_step, micro_batches, pack
 from trainer.core.parallel import ALONE, Peers, own_groups, sample_together
 from trainer.core.ppo_config import PPOConfig
 from trainer.core.rewards import Reward, rewards_of
-from trainer.core.rollout import Rollouts, Tokens, look
+from trainer.core.rollout import Rollouts, look
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Batch:
     kl_N: Tensor
     log_ratio_NT: Tensor
     features_NF: Tensor
-    lower: Mapping[Tokens, Tensor]
-    """States below the adapters; see `trainer.core.rollout.Looked`."""
+    lower: ByGroup
+    """States below the adapters."""
     agreement: Agreement | None = None
     """With the server that drew the answers; None where they were drawn here."""
 
@@ -76,6 +77,7 @@ def collect(
         max_tokens=config.micro_batch_tokens,
         keep_lower=True,
         groups=mine,
+        lower=rollouts.lower,
     )
     peers.sum(looked.log_probs_NT, looked.features_NF)
     width = looked.log_probs_NT.shape[1]
@@ -86,6 +88,7 @@ def collect(
         log_probs_NT=rollouts.log_probs_NT[:, :width],
         values_NT=rollouts.values_NT[:, :width],
         entropies_NT=rollouts.entropies_NT[:, :width],
+        lower=None,
     )
     found = None
     if server_NT is not None:
@@ -122,7 +125,7 @@ def _drawn(
 
 @torch.no_grad()
 def _recomputed(
-    policy: Policy, rollouts: Rollouts, mine: Sequence[Group], lower: Mapping[Tokens, Tensor], config: PPOConfig
+    policy: Policy, rollouts: Rollouts, mine: Sequence[Group], lower: ByGroup, config: PPOConfig
 ) -> Rollouts:
     """A server's rollouts with the policy's own log-probs, values and entropies where answers are `mine`."""
     temperature, lm = config.sampling.temperature, policy.lm
@@ -146,9 +149,7 @@ def _entropies(logits_KV: Tensor, temperature: float) -> Tensor:
 
 
 @torch.no_grad()
-def _values(
-    policy: Policy, rollouts: Rollouts, mine: Sequence[Group], lower: Mapping[Tokens, Tensor], max_tokens: int
-) -> Tensor:
+def _values(policy: Policy, rollouts: Rollouts, mine: Sequence[Group], lower: ByGroup, max_tokens: int) -> Tensor:
     """Values N,T of a separate critic, whose states decoding does not give, where answers are `mine`."""
     values_NT = torch.zeros_like(rollouts.values_NT)
     batches = micro_batches(mine, max_tokens)
@@ -171,16 +172,12 @@ class Laid:
     """Answer (of the micro-batch) and token of each of the K real tokens."""
 
     @classmethod
-    def out(cls, policy: Policy, groups: list[Group], lower: Mapping[Tokens, Tensor], *, counts: bool = True) -> "Laid":
+    def out(cls, policy: Policy, groups: list[Group], lower: ByGroup, *, counts: bool = True) -> "Laid":
         """`counts` is False for an idle micro-batch (`trainer.core.packing.in_step`), whose states nobody knows."""
         lm = policy.lm
         packed = pack(groups, pad_id=lm.pad_id, device=lm.device)
-        if counts:
-            rows = [lower[g.indices] for g in groups] if lower else []
-        else:
-            width, dtype = lm.head_weight().shape[1], lm.head_weight().dtype
-            rows = [torch.zeros(g.n_tokens, width, dtype=dtype, device=lm.device) for g in groups if lm.split]
-        lower_RLD = place_rows(rows, packed) if rows else None
+        known = bool(lower) if counts else lm.split > 0
+        lower_RLD = placed(lm, groups, packed, lower, counts=counts) if known else None
         row_K, column_K = packed.mask_NT.nonzero(as_tuple=True)
         return cls(packed, lower_RLD, (row_K, column_K))
 

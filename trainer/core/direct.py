@@ -424,6 +424,7 @@ class _Watch:
             self.config.look_answers,
             self.sampling,
             torch.Generator().manual_seed(self.seed + 1),
+            keep_lower=True,
         )
         answers = rollouts.answers()
         looked = look(
@@ -432,6 +433,7 @@ class _Watch:
             answers,
             temperature=self.sampling.temperature,
             max_tokens=self.config.micro_batch_tokens,
+            lower=rollouts.lower,
         )
         width = looked.log_probs_NT.shape[1]
         mask_NT = rollouts.mask_NT[:, :width]

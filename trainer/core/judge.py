@@ -98,11 +98,18 @@ def sample_answers(
         part = prompts[start : start + batch]
         if reference:
             with policy.reference():
-                rollouts = sample(policy, part, 1, config, generator)
+                rollouts = sample(policy, part, 1, config, generator, keep_lower=True)
         else:
-            rollouts = sample(policy, part, 1, config, generator)
+            rollouts = sample(policy, part, 1, config, generator, keep_lower=True)
         answers = rollouts.answers()
-        looked = look(policy.lm, rollouts.prompts, answers, temperature=config.temperature, log_probs_too=not reference)
+        looked = look(
+            policy.lm,
+            rollouts.prompts,
+            answers,
+            temperature=config.temperature,
+            log_probs_too=not reference,
+            lower=rollouts.lower,
+        )
         width = looked.log_probs_NT.shape[1]
         ratio_NT = (rollouts.log_probs_NT[:, :width] - looked.log_probs_NT) * rollouts.mask_NT[:, :width]
         ratios.append(ratio_NT.sum(1).cpu())

@@ -89,18 +89,20 @@ def sample_together(
 ) -> Rollouts:
     """The rollouts of `sample`, each process drawing its own rows; whole in all of them, and the same up to rounding.
 
+    But for the states below the adapters, which stay where they were made.
+
     Log-probs agree with those of one process up to rounding, and so do the answers unless a uniform number falls that
     near to the edge of a token's slice.
     """
     if peers.size == 1:
-        return sample(policy, prompts, answers_per_prompt, config, generator)
+        return sample(policy, prompts, answers_per_prompt, config, generator, keep_lower=True)
     n = len(prompts) * answers_per_prompt
     rows = own_rows(peers, n)
-    own = sample(policy, prompts, answers_per_prompt, config, generator, rows=rows or [0])
+    own = sample(policy, prompts, answers_per_prompt, config, generator, rows=rows or [0], keep_lower=True)
     parts = (own.tokens_NT, own.mask_NT, own.log_probs_NT, own.values_NT, own.entropies_NT, own.finished_N)
     tokens, mask, log_probs, values, entropies, finished = whole(peers, rows, n, parts)
     repeated = tuple(tuple(p) for p in prompts for _ in range(answers_per_prompt))
-    return Rollouts(repeated, tokens, mask, log_probs, values, entropies, finished)
+    return Rollouts(repeated, tokens, mask, log_probs, values, entropies, finished, own.lower)
 
 
 def whole(peers: Peers, rows: Sequence[int], n: int, own: Sequence[Tensor]) -> list[Tensor]:

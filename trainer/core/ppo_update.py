@@ -8,7 +8,7 @@ Shapes: N answers, T tokens, K real tokens of a micro-batch laid end to end, F f
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,12 +28,12 @@ from trainer.core.losses import (
     value_loss,
     whiten,
 )
+from trainer.core.lower_states import ByGroup
 from trainer.core.models import Policy
 from trainer.core.overseers import Costs, Demonstration, Overseers, imitation_loss, priced
 from trainer.core.packing import Group, group_answers, in_step, micro_batches
 from trainer.core.parallel import ALONE, Peers, own_groups, sum_gradients
 from trainer.core.ppo_config import PPOConfig, PPOStep
-from trainer.core.rollout import Tokens
 
 State = PPOState[PPOStep, AdaptiveKL]
 
@@ -243,7 +243,7 @@ class Trainer:
         tally.steps += 1
 
     def _forward(
-        self, groups: list[Group], lower: Mapping[Tokens, Tensor], *, counts: bool
+        self, groups: list[Group], lower: ByGroup, *, counts: bool
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """New log-probs K, new values K, and where (answer, token) these stand in the batch."""
         policy = self.policy

@@ -27,7 +27,7 @@ class Letters:
         return "".join(chr(ord("a") + i - 3) for i in ids if i >= 3)
 
 
-def language_model(seed: int = 0, *, pad_id: int = EOS) -> LanguageModel:
+def language_model(seed: int = 0, *, pad_id: int = EOS, layers: int = 2) -> LanguageModel:
     """A tiny random Llama whose pad is its EOS, as SmolLM2's is."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
@@ -35,7 +35,7 @@ def language_model(seed: int = 0, *, pad_id: int = EOS) -> LanguageModel:
             vocab_size=24,
             hidden_size=32,
             intermediate_size=48,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=1,
             eos_token_id=EOS,
@@ -55,9 +55,10 @@ def policy(
     critic: Critic = "shared",
     dtype: torch.dtype = torch.float32,
     cut_up: bool = False,
+    layers: int = 2,
 ) -> Policy:
     """A policy on it; `trained` gives the adapter random weights, so that it differs from its reference."""
-    lm = language_model(seed)
+    lm = language_model(seed, layers=layers)
     lm.model.to(dtype)
     if cut_up:
         shard(lm)  # over the running process group

@@ -6,8 +6,8 @@ import torch
 from tests.unit.trainer.core.language import EOS, language_model, policy
 from trainer.adapters.policies import LoraSettings
 from trainer.core.losses import selected_log_probs
-from trainer.core.packing import SHORT_ROW_TOKENS, group_answers, micro_batches, pack
-from trainer.core.rollout import SamplingConfig, draw, look, sample
+from trainer.core.packing import SHORT_ROW_TOKENS, Group, group_answers, micro_batches, pack
+from trainer.core.rollout import SamplingConfig, draw, feature_layer, look, sample
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4]]
 SAMPLING = SamplingConfig(max_new_tokens=12, temperature=0.9)
@@ -120,6 +120,65 @@ def test_states_from_above_the_unadapted_blocks_are_those_of_a_whole_pass() -> N
     torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)
     plain = made.lm.model(input_ids=tokens, output_hidden_states=True)
     torch.testing.assert_close(lower, plain.hidden_states[1], atol=1e-5, rtol=1e-5)
+
+
+HALF = LoraSettings(rank=4, alpha=8, top_share=0.5)
+
+
+@pytest.mark.parametrize("max_tokens", [40, 1024])
+def test_a_look_from_the_states_that_decoding_kept_is_the_look_from_scratch(max_tokens: int) -> None:
+    made = policy(trained=True, lora=HALF, layers=4)
+    assert made.lm.split == 2
+    rollouts = sample(made, PROMPTS, 6, SAMPLING, generator(), keep_lower=True)
+    answers = rollouts.answers()
+    assert 0 < int(rollouts.finished_N.sum()) < len(answers)  # some ended, and some were cut at the limit
+    scratch = look(made.lm, rollouts.prompts, answers, temperature=0.9, max_tokens=max_tokens, keep_lower=True)
+    spared = look(made.lm, rollouts.prompts, answers, temperature=0.9, max_tokens=max_tokens, lower=rollouts.lower)
+    torch.testing.assert_close(spared.log_probs_NT, scratch.log_probs_NT, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(spared.features_NF, scratch.features_NF, atol=1e-5, rtol=1e-5)
+    for group in group_answers(rollouts.prompts, answers):
+        real = [n for n, token in enumerate((*group.prompt, *sum(group.answers, ()))) if token != EOS]
+        theirs, ours = scratch.lower[group.indices], spared.lower[group.indices]
+        torch.testing.assert_close(ours[real], theirs[real], atol=1e-4, rtol=1e-5)
+
+
+def test_the_states_of_some_rows_alone_are_those_that_they_have_among_all() -> None:
+    made = policy(trained=True, lora=HALF, layers=4)
+    rows = [1, 4, 5, 10]
+    whole = sample(made, PROMPTS, 4, SAMPLING, generator(), keep_lower=True)
+    some = sample(made, PROMPTS, 4, SAMPLING, generator(), rows=rows, keep_lower=True)
+    assert whole.lower is not None and some.lower is not None
+    groups = [Group(whole.prompts[n], (whole.answers()[n],), (n,)) for n in rows]
+    for n, states_LD in some.lower.of(groups).items():
+        torch.testing.assert_close(states_LD, whole.lower.of(groups)[n], atol=1e-5, rtol=1e-5)
+
+
+def test_decoding_keeps_no_states_unless_asked_or_where_every_block_is_adapted() -> None:
+    assert sample(policy(lora=HALF, layers=4), PROMPTS, 2, SAMPLING, generator()).lower is None
+    everywhere = policy(lora=LoraSettings(rank=4, alpha=8, top_share=1.0), layers=4)
+    rollouts = sample(everywhere, PROMPTS, 2, SAMPLING, generator(), keep_lower=True)
+    assert rollouts.lower is None
+    found = look(everywhere.lm, rollouts.prompts, rollouts.answers(), lower=rollouts.lower)
+    torch.testing.assert_close(found.features_NF, look(everywhere.lm, rollouts.prompts, rollouts.answers()).features_NF)
+
+
+def test_where_the_feature_lies_below_the_split_the_look_reads_from_the_bottom() -> None:
+    made = policy(trained=True, lora=LoraSettings(rank=4, alpha=8, top_share=0.25), layers=4)
+    assert (made.lm.split, feature_layer(4)) == (3, 3)
+    rollouts = sample(made, PROMPTS, 3, SAMPLING, generator(), keep_lower=True)
+    answers = rollouts.answers()
+    found = look(made.lm, rollouts.prompts, answers, lower=rollouts.lower, keep_lower=True)
+    torch.testing.assert_close(found.features_NF, look(made.lm, rollouts.prompts, answers).features_NF)
+    assert len(found.lower) == len(group_answers(rollouts.prompts, answers))
+
+
+def test_an_empty_answer_has_the_features_of_the_prompt_s_last_token() -> None:
+    lm = language_model()
+    prompt = [5, 6, 7]
+    found = look(lm, [prompt, prompt], [[EOS], [8, EOS]]).features_NF[0]
+    output = lm.model.model(input_ids=torch.tensor([prompt]), output_hidden_states=True)
+    expected = torch.cat([output.hidden_states[1][0, -1], output.last_hidden_state[0, -1]])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
