@@ -83,6 +83,8 @@ def _round(case: Case, python: Path, *, separate: bool) -> dict[str, Figures]:
     figures = {"ours": _measure(sys.executable, "ours", case), "trl": _measure(str(python), "trl", case)}
     if separate:
         figures["separate"] = _measure(sys.executable, "ours", replace(case, critic="separate"))
+    if figures["ours"]["adapter"] != figures["trl"]["adapter"]:
+        raise RuntimeError(f"adapters of unlike size make no comparison: {figures}")
     return figures
 
 

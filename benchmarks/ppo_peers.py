@@ -44,6 +44,8 @@ class Meter:
 
     seconds: list[float] = field(default_factory=list[float])
     lengths: list[float] = field(default_factory=list[float])
+    adapter: int = 0
+    """Parameters of the policy's adapter, which must be as many on both sides."""
 
     def start(self) -> None:
         """To be called when all is loaded."""
@@ -64,6 +66,7 @@ class Meter:
             "first_update": self.seconds[0],
             "peak_mb": (_status("VmHWM") - self._loaded) / 1024,
             "length": statistics.mean(self.lengths),
+            "adapter": self.adapter,
         }
         return json.dumps(body)
 
@@ -102,7 +105,8 @@ def ours(case: Case) -> str:
 
     torch.manual_seed(0)
     critic = "separate" if case.critic == "separate" else "shared"
-    policy = attach_policy(load_base(case.folder, dtype=case.dtype, device="cpu"), LoraSettings(), critic=critic)
+    lora = LoraSettings(LORA["r"], LORA["lora_alpha"], tuple(LORA["target_modules"]), top_share=0.5)
+    policy = attach_policy(load_base(case.folder, dtype=case.dtype, device="cpu"), lora, critic=critic)
     direction_F = torch.randn(2 * policy.lm.width) / 16
     config = PPOConfig(
         iterations=case.updates,
@@ -118,7 +122,7 @@ def ours(case: Case) -> str:
         kl_budget=1e9,
         closing_prompts=0,
     )
-    meter = Meter()
+    meter = Meter(adapter=sum(p.numel() for p in policy.adapter_parameters()))
     meter.start()
     improve(
         policy,
@@ -197,6 +201,8 @@ def trl(case: Case) -> str:
         peft_config=LoraConfig(**LORA, layers_to_transform=TOP_LAYERS, task_type="CAUSAL_LM"),
         callbacks=[Clock()],
     )
+    adapted = (p for name, p in trainer.policy_model.named_parameters() if "lora_" in name)
+    meter.adapter = sum(p.numel() for p in adapted)
     meter.start()
     trainer.train()
     return meter.report()
