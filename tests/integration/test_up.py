@@ -133,9 +133,11 @@ def test_a_killed_service_comes_back_under_another_pid(up: Up) -> None:
 def test_however_it_ends_no_process_is_left_and_it_starts_again_on_the_same_folder(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+    """Told to end while its processes still start, killed when it is up; the end by Ctrl-C is in the fixture `up`."""
+    ends = (("waiting for the gateway", signal.SIGTERM, 0), ("also: label", signal.SIGKILL, -signal.SIGKILL))
+    for moment, number, code in ends:
         process = start(tmp_path, tiny_model)
-        read_until(process, r"also: label")
+        read_until(process, moment)
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 7
         process.send_signal(number)
