@@ -138,8 +138,9 @@ def test_however_it_ends_no_process_is_left_and_it_starts_again_on_the_same_fold
     for moment, number, code in ends:
         process = start(tmp_path, tiny_model)
         read_until(process, moment)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 7
+        up = psutil.Process(process.pid)
+        wait_until(lambda up=up: len(up.children(recursive=True)) >= 7, "all processes are started")
+        family = up.children(recursive=True)
         process.send_signal(number)
         rest, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == code, rest
