@@ -24,6 +24,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import uvicorn
 from prometheus_client import Counter
@@ -31,8 +32,6 @@ from prometheus_client import Counter
 from schemas import signatures
 from schemas.errors import SettingsError
 from serving.adapters import keys
-from serving.adapters.base_model import BaseModel, load_base_model
-from serving.adapters.engine_local import EngineLimits, LocalEngine
 from serving.adapters.log import EventLog
 from serving.adapters.metrics import GatewayMetrics
 from serving.adapters.redaction import Redaction, make_redactor
@@ -45,6 +44,10 @@ from serving.core.wire import Limits
 from serving.gatekeeper import AccessPolicy, Gatekeeper
 from serving.keeper import VersionKeeper
 from serving.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from serving.adapters.base_model import BaseModel
+    from serving.adapters.engine_local import EngineLimits
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ def serve(settings: GatewaySettings) -> None:
     # Before the model is loaded, like the port: what can't work is said at once.
     gatekeeper = _gatekeeper(settings, loopback=loopback)
     redaction = _redaction(settings, metrics)
+    # Imported late, since it takes seconds: torch, transformers.
+    from serving.adapters.base_model import load_base_model
+
     base = load_base_model(
         settings.base_model,
         dtype=settings.dtype,
@@ -74,9 +80,11 @@ def serve(settings: GatewaySettings) -> None:
 
 @contextlib.contextmanager
 def running_gateway(
-    settings: GatewaySettings, base: BaseModel, metrics: GatewayMetrics, gatekeeper: Gatekeeper, redaction: Redaction
+    settings: GatewaySettings, base: "BaseModel", metrics: GatewayMetrics, gatekeeper: Gatekeeper, redaction: Redaction
 ) -> Iterator[Gateway]:
     """The gateway's parts with their threads running; at the end what waits for the broker gets a last chance."""
+    from serving.adapters.engine_local import LocalEngine
+
     engine = LocalEngine(
         base,
         registry=settings.registry,
@@ -158,7 +166,9 @@ def _redaction(settings: GatewaySettings, metrics: GatewayMetrics) -> Redaction:
     )
 
 
-def _engine_limits(settings: GatewaySettings) -> EngineLimits:
+def _engine_limits(settings: GatewaySettings) -> "EngineLimits":
+    from serving.adapters.engine_local import EngineLimits
+
     return EngineLimits(
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,

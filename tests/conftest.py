@@ -62,6 +62,13 @@ def fresh_broker(tmp_path: Path) -> Iterator[str]:
         yield running.bootstrap_servers
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find out at once that no broker answers: for tests in which there is none."""
+    for module in ("infra.local.log", "infra.local.topics", "infra.lake.audit"):
+        monkeypatch.setattr(f"{module}.FIRST_ANSWER_SECONDS", 0.2)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
     """The folder of the tiny base model, as `make setup` prepares it; prepared here where it is missing."""

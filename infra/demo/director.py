@@ -372,7 +372,7 @@ def _stack_options(options: DemoOptions, tuning: Tuning, folder: Path) -> StackO
 
 
 def _environment(options: DemoOptions, tuning: Tuning) -> dict[str, str]:
-    """What the services are told beside their defaults."""
+    """What the services are told beside their defaults. What the tuning says gives way to the user's environment."""
     return {
         "THUMBWHEEL_SEED": str(options.seed),
         # No more cycles than were asked for: the evaluation should have the machine for itself.
@@ -383,7 +383,7 @@ def _environment(options: DemoOptions, tuning: Tuning) -> dict[str, str]:
         "THUMBWHEEL_THREADS": "1",
         "THUMBWHEEL_PPO__MAX_NEW_TOKENS": str(tuning.max_completion_tokens),
         "THUMBWHEEL_PPO__TEMPERATURE": str(tuning.temperature),
-        **tuning.environment,
+        **{name: value for name, value in tuning.environment.items() if name not in os.environ},
     }
 
 

@@ -102,7 +102,8 @@ def command(port: int, data_dir: Path) -> tuple[str, ...]:
 
 def answers(bootstrap_servers: str, timeout: float = 1.0) -> bool:
     """Whether a broker there answers a metadata request."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    soon = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50}  # one that is starting is refused at first
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0} | soon)
     with contextlib.suppress(KafkaException):
         return bool(admin.list_topics(timeout=timeout).brokers)
     return False

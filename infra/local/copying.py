@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from infra.local.headers import readable_headers
+from infra.local.log import at_hand
 from infra.local.topics import create_topics
 from schemas.connection import KafkaConnection
 from schemas.envelope import MAX_VALUE_BYTES
@@ -88,7 +89,8 @@ def copy_log(
 
 def _reader(kafka: KafkaConnection) -> Consumer:
     options = {"group.id": "thumbwheel-copy", "enable.auto.commit": "false", "enable.partition.eof": "true"}
-    return Consumer(dict(kafka.client_config()) | options | {"fetch.queue.backoff.ms": "10", "log_level": "0"})
+    soon = {"fetch.queue.backoff.ms": "10", "fetch.wait.max.ms": "20"}  # the end is told when a fetch came back empty
+    return Consumer(dict(kafka.client_config()) | options | soon | {"log_level": "0"})
 
 
 def _partitions(consumer: Consumer) -> dict[str, list[int]]:
@@ -166,7 +168,7 @@ class _Copy:
     def _messages(self, place: TopicPartition, low: int, end: int) -> Iterator[Message]:
         self._consumer.assign([TopicPartition(place.topic, place.partition, low)])
         while low < end:
-            for message in self._consumer.consume(1000, timeout=0.1):
+            for message in at_hand(self._consumer):
                 error = message.error()
                 if error is None:
                     yield message

@@ -24,7 +24,8 @@ def loaded(imports: str, forbidden: list[str]) -> str:
         ),
         ("import streams.ingest, streams.refine", ["torch", "transformers", "faust"]),
         ("import streams.agents", ["torch", "transformers"]),
-        ("import serving.app, serving.controller", ["faust", "deltalake", "polars"]),
+        ("import serving.app, serving.controller", ["torch", "faust", "deltalake", "polars"]),
+        ("import serving.adapters.engine_local", ["faust", "deltalake", "polars"]),
         ("import infra.cli", ["torch", "transformers", "faust", "deltalake", "matplotlib"]),
     ],
 )

@@ -62,7 +62,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         "LENGTH_CASES": "1000000",
         **{f"{name.upper()}_RISE": "100" for name in PROBES},
     }
-    environment = os.environ | {f"THUMBWHEEL_GATES__{name}": value for name, value in lenient.items()}
+    # Half of the labels and steps of a demo: the rest would only be a better model.
+    brief = {
+        "THUMBWHEEL_MIN_NEW_PREFERENCES": "400",
+        "THUMBWHEEL_PPO__ITERATIONS": "10",
+        "THUMBWHEEL_REWARD__L2_GRID": "[0.03]",
+    }
+    environment = os.environ | brief | {f"THUMBWHEEL_GATES__{name}": value for name, value in lenient.items()}
     ran = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=1000, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     mine = [p for p in psutil.process_iter(["cmdline", "environ"]) if str(folder) in str(p.info)]

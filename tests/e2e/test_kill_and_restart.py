@@ -16,7 +16,7 @@ from tests.e2e.data_kill import Traffic, column, ids_in_log, latest, wait_until
 
 pytestmark = pytest.mark.timeout(900)  # the whole run is in a fixture
 
-KILLED = ("ingest", "gateway", "broker", "refine", "rollout", "agents", "ingest", "broker", "refine", "gateway")
+KILLED = ("ingest", "gateway", "broker", "refine", "rollout", "agents", "ingest", "broker", "refine")
 
 
 @pytest.fixture(scope="module")

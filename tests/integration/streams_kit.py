@@ -148,6 +148,7 @@ class Kit:
                 "group.id": "kit",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,
             }
         )
         places = {(topic, p) for p in range(BY_NAME[topic].partitions if topic in BY_NAME else 1)}
@@ -155,7 +156,8 @@ class Kit:
         found: list[Message] = []
 
         def take() -> None:
-            for message in consumer.consume(1000, timeout=0.2):
+            first = consumer.poll(0.2)
+            for message in () if first is None else (first, *consumer.consume(999, timeout=0)):
                 error = message.error()
                 if error is None:
                     found.append(message)

@@ -248,7 +248,8 @@ def test_mistakes_are_said(kit: Kit, tmp_path: Path) -> None:
     assert isinstance(call(kit, "list", "--since", "yesterday").exception, SettingsError)
 
 
-def test_without_a_broker_nothing_is_called_sent(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_without_a_broker_nothing_is_called_sent(kit: Kit) -> None:
     fail(kit, (None, []))
     gone = ["--data", str(kit.data), "--bootstrap-servers", "127.0.0.1:1"]
     assert isinstance(CliRunner().invoke(dlq.app, ["retry", "--all", *gone]).exception, BrokerUnavailable)

@@ -293,6 +293,7 @@ def test_who_exported_and_imported_what_is_on_the_log(kit: Kit, tmp_path: Path) 
     assert "2 labels" in imported.detail
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_export_that_would_leave_no_trace_is_refused(kit: Kit, tmp_path: Path) -> None:
     fill(kit)
     out = tmp_path / "pairs.parquet"

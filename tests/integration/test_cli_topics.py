@@ -56,6 +56,7 @@ def test_every_topic_is_described_with_its_partitions(broker: str) -> None:
     assert all(name in shown.output for name in plan())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_without_a_broker_it_is_said_where_nobody_answers(tmp_path: Path) -> None:
     asked = CliRunner().invoke(app, ["topics", "describe", "--bootstrap-servers", "127.0.0.1:1"])
     assert isinstance(asked.exception, BrokerUnavailable)

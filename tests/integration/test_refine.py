@@ -229,7 +229,7 @@ def test_increments_come_to_the_same_rows_as_a_rebuild_at_once(broker: str, tmp_
     whole, parts = Kit(broker, tmp_path / "whole"), Kit(broker, tmp_path / "parts")
     Bronze(whole).put(*history)
     rounds(whole.refine())
-    bronze, refine = Bronze(parts), parts.refine(refine_rows=7)
+    bronze, refine = Bronze(parts), parts.refine(refine_rows=12)
     for start in range(0, len(history), 30):
         bronze.put(*history[start : start + 30])
         rounds(refine)
@@ -315,11 +315,11 @@ def test_a_second_refine_is_refused_and_goes_on_from_the_tables(kit: Kit, tmp_pa
 def test_ingest_and_refine_killed_in_mid_stream_come_to_the_right_rows(fresh_broker: str, tmp_path: Path) -> None:
     kit, whole = Kit(fresh_broker, tmp_path / "data"), Kit(fresh_broker, tmp_path / "whole")
     history = _history(tmp_path, seed=5)
-    for start in range(0, len(history), 70):
+    for start in range(0, len(history), 80):
         height = kit.rows(tables.RESPONSES).height
         programs = [kit.start("ingest"), kit.start("refine")]
         try:
-            kit.send(*history[start : start + 70])
+            kit.send(*history[start : start + 80])
             until(lambda h=height: kit.rows(tables.RESPONSES).height > h, "new responses before a kill")
         finally:
             for program in programs:

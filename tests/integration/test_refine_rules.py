@@ -415,7 +415,7 @@ def test_any_order_any_batches_repeats_and_restarts_come_to_the_same_rows(
     for batch in _in_batches(shuffled, rng):
         bronze.put(*batch, by=EVENING)
         if rng.random() < 0.4:
-            refine = parts.refine(raters=STRICT, refine_rows=rng.choice((5, 1000)))
+            refine = parts.refine(raters=STRICT, refine_rows=rng.choice((15, 1000)))
         rounds(refine)
     rounds(strict(parts))
     expected = _derived(whole)

@@ -132,7 +132,8 @@ def read_all(bootstrap: str, topic: Topic, wanted: Callable[[Event[Any]], bool],
     deadline = time.monotonic() + PATIENCE
     try:
         while len(found) < count and time.monotonic() < deadline:
-            for message in consumer.consume(500, timeout=0.2):
+            first = consumer.poll(0.2)
+            for message in () if first is None else (first, *consumer.consume(499, timeout=0)):
                 if message.error() is None:
                     event = decode(topic.payload, message.value(), message.headers() or [])  # type: ignore[arg-type]
                     found += [event] if wanted(event) else []

@@ -46,7 +46,8 @@ def send(servers: str, topic: str, *values: bytes) -> None:
 
 def read(servers: str, topic: str) -> Seen:
     """Everything in partition 0, as it lies there."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "t", "enable.partition.eof": True})
+    soon = {"enable.partition.eof": True, "fetch.wait.max.ms": 20}
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "t", **soon})
     found: Seen = []
     try:
         low, _ = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)

@@ -133,11 +133,14 @@ def test_a_killed_service_comes_back_under_another_pid(up: Up) -> None:
 def test_however_it_ends_no_process_is_left_and_it_starts_again_on_the_same_folder(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+    """Told to end while its processes still start, killed when it is up; the end by Ctrl-C is in the fixture `up`."""
+    ends = (("waiting for the gateway", signal.SIGTERM, 0), ("also: label", signal.SIGKILL, -signal.SIGKILL))
+    for moment, number, code in ends:
         process = start(tmp_path, tiny_model)
-        read_until(process, r"also: label")
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 7
+        read_until(process, moment)
+        up = psutil.Process(process.pid)
+        wait_until(lambda up=up: len(up.children(recursive=True)) >= 7, "all processes are started")
+        family = up.children(recursive=True)
         process.send_signal(number)
         rest, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == code, rest

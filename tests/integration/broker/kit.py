@@ -180,14 +180,15 @@ class Kit:
 
     def read_all(self, topic: str, partitions: int = 1, **config: Any) -> list[Message]:
         """Everything that a topic holds now, to the end of each of its partitions."""
-        with self.consumer(enable_partition_eof=True, **config) as consumer:
+        with self.consumer(**{"enable_partition_eof": True, "fetch_wait_max_ms": 20} | config) as consumer:
             consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
             found: list[Message] = []
             open_ends = set(range(partitions))
             deadline = time.monotonic() + PATIENCE
             while open_ends:
                 assert time.monotonic() < deadline, f"no end of partitions {open_ends} of {topic}"
-                for message in consumer.consume(500, timeout=0.2):
+                first = consumer.poll(0.2)
+                for message in () if first is None else (first, *consumer.consume(499, timeout=0)):
                     error = message.error()
                     if error is None:
                         found.append(message)

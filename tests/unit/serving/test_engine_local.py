@@ -107,7 +107,7 @@ async def test_a_prompt_without_room_for_an_answer_is_refused(engine: LocalEngin
 
 
 async def test_a_full_queue_refuses_at_once(engine: LocalEngine) -> None:
-    running = [engine.generate(job(f"{n}", tokens=200)) for n in range(40)]
+    running = [engine.generate(job(f"{n}", tokens=40)) for n in range(40)]
     results = await asyncio.gather(*(anext(pieces) for pieces in running), return_exceptions=True)
     refused = [result for result in results if isinstance(result, QueueFull)]
     answered = [result for result in results if isinstance(result, Piece)]
