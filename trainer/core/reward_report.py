@@ -16,6 +16,7 @@ from trainer.core.calibration import calibration_error
 from trainer.core.estimates import Estimate, accuracy, correlation, hits, mean_over_groups
 from trainer.core.ordering import ordering
 from trainer.core.reward_data import RewardData
+from trainer.core.reward_domain_report import DomainReport, Gain
 
 RATINGS = "rating"
 """The name of thumbs among the sources of labels."""
@@ -74,6 +75,12 @@ class RewardReport:
     `trainer.core.ordering`."""
     by_source: tuple[Agreement, ...] = ()
     by_segment: tuple[Agreement, ...] = ()
+    domains: tuple[DomainReport, ...] = ()
+    """Of each domain that the labels name, where domains are told apart."""
+    domains_gain: Gain | None = None
+    """Of all domains with weights of their own together."""
+    own_l2: float | None = None
+    """Strength at which these are drawn to the common ones; infinite: there are none."""
 
 
 @dataclass(frozen=True)
