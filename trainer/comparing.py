@@ -1,6 +1,6 @@
 """Versions side by side: what base, parent and new one answer to the same prompts, and what the judge says of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,10 @@ from trainer.adapters.policies import Policy
 from trainer.adapters.rewards import ExtraReward
 from trainer.core import judge
 from trainer.core.dataset import Dataset
+from trainer.core.domains import Shares
 from trainer.core.judge import Answers, WinRate
-from trainer.core.reward import RewardEnsemble, RewardSignal
-from trainer.core.reward_looks import LookedReward, Read
+from trainer.core.reward import RewardEnsemble
+from trainer.core.reward_looks import ModelReward, Read
 from trainer.core.rewards import CombinedReward
 from trainer.features import Progress, encode_prompt
 from trainer.fitting import Fitted, reward_signal
@@ -32,7 +33,7 @@ class Before:
     prompts: tuple[tuple[int, ...], ...]
     parent: Answers
     base: Answers
-    signal: RewardSignal | LookedReward | CombinedReward
+    signal: ModelReward | CombinedReward
     tokens: int
 
 
@@ -46,6 +47,7 @@ def look_before(
     progress: Progress,
     extra: ExtraReward | None = None,
     read: Read | None = None,
+    asked: Mapping[tuple[int, ...], Shares] | None = None,
 ) -> Before:
     """Answers to compare with later, and the reward normalized on what the base answers to training prompts.
 
@@ -58,7 +60,7 @@ def look_before(
     base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
     reference = answers_to(policy, train, config, seed=config.seed + 2, reference=True, progress=progress)
-    alone = reward_signal(fitted, config, reference, prompts=train, read=read)
+    alone = reward_signal(fitted, config, reference, prompts=train, read=read, asked=asked)
     signal = with_extra(alone, extra, policy.lm, dataset.train_prompts, reference, config)
     tokens = len(every) * (base.tokens + (0.0 if parent_is_base else parent.tokens)) + len(train) * reference.tokens
     return Before(tuple(map(tuple, held)), parent, base, signal, round(tokens))

@@ -276,7 +276,7 @@ def _fit_part(part: _Part, config: RewardConfig, l2_H: Tensor, *, length: bool) 
     if len(part.raters_R) and config.rater_spread > 0:
         n_raters = int(part.raters_R.max()) + 1
     shapes = ((x_KC.shape[1], heads), (1, heads), (part.terms_KL.shape[1], heads), (n_raters, heads))
-    own_CH, level_1H, length_LH, offset_UH = made = [torch.zeros(shape, requires_grad=True) for shape in shapes]
+    own_CH, level_1H, length_LH, offset_UH = [torch.zeros(shape, requires_grad=True) for shape in shapes]
     fitted = [own_CH, level_1H, *([length_LH] if length else []), *([offset_UH] if n_raters else [])]
     steps = max(1, config.max_steps // 2)  # it begins near its end
     optimizer = torch.optim.LBFGS(fitted, max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
@@ -351,7 +351,5 @@ def _held_out_loss(test: RewardData, config: RewardConfig, common: Fit, own: Own
     margins_PH = scores_NH[test.pairs_P2[:, 0]] - scores_NH[test.pairs_P2[:, 1]]
     logits_RH = scores_NH[test.rated_R]
     pairs = [bradley_terry(margins_PH[:, [n]], pair_PH, smoothing=config.smoothing) for n in columns]
-    rated = [
-        thumbs_loss(logits_RH[:, [n]], test.labels_R, rated_RH, smoothing=config.smoothing) for n in columns
-    ]
+    rated = [thumbs_loss(logits_RH[:, [n]], test.labels_R, rated_RH, smoothing=config.smoothing) for n in columns]
     return (torch.stack(pairs) + torch.stack(rated)).double()

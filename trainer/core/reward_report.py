@@ -219,6 +219,11 @@ def as_metrics(report: RewardReport) -> Mapping[str, float | None]:
         "cross_validated": None if report.cross_validated is None else report.cross_validated.mean,
         "dropped": float(report.dropped),
     }
+    if report.domains:
+        flat |= {"domains": float(len(report.domains)), "domains_own": float(sum(d.crowd.own for d in report.domains))}
+        if report.domains_gain is not None:
+            gain = report.domains_gain.difference
+            flat |= {"domains_gain_mean": gain.mean, "domains_gain_low": gain.low, "domains_gain_high": gain.high}
     for name in _FLAT_ESTIMATES:
         estimate: Estimate | None = getattr(report, name)
         for part in ("mean", "low", "high"):
