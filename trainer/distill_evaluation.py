@@ -274,9 +274,9 @@ def _quality(
     n, seed = len(bench.data.held_out_prompts), bench.config.seed
     sides = (own, before.teacher, before.start)
     judged = [_by_prompt(bench.raters.judge, side, n) for side in sides]
-    asked = [tuple(encode_prompt(bench.teacher.lm, p, bench.config.limits)) for p in bench.data.held_out_prompts]
+    held = [tuple(encode_prompt(bench.teacher.lm, p, bench.config.limits)) for p in bench.data.held_out_prompts]
     rewards = [
-        _interval(rated(bench.signal, s.features_NF, asked * (len(s.texts) // n)).double().view(-1, n).mean(0), seed)
+        _interval(rated(bench.signal, s.features_NF, held * (len(s.texts) // n)).double().view(-1, n).mean(0), seed)
         for s in sides
     ]
     kl, kl_parent = distances

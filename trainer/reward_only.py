@@ -66,14 +66,14 @@ def train_reward_only(
     lora = settings.lora.for_size(lm.n_parameters())
     generator = torch.Generator().manual_seed(settings.seed)
     seen = Trunks(lm, config, lora, settings.limits, settings.seed, progress).look(train, [held], table)
-    people = numbered(train, held) if config.by != "none" else None
-    trained, judged = (reward_data(p, seen.table, pinned.segments, people, pinned.traffic) for p in (train, held))
+    traffic = pinned.traffic
+    trained, judged = (reward_data(part, seen.table, pinned.segments, traffic=traffic) for part in (train, held))
     _, report = reward.fit_ensemble(trained, config, generator, held_out=judged, cross=seen.cross)
     folds = replace(config, folds=max(config.folds, FOLDS), trunk_folds=max(config.trunk_folds, FOLDS))
     whole = _together(train, held)
     cross = Trunks(lm, folds, lora, settings.limits, settings.seed, progress).cross(whole, table)
     validated = reward.cross_validate(
-        reward_data(whole, table, traffic=pinned.traffic), folds, torch.Generator().manual_seed(settings.seed), cross
+        reward_data(whole, table, traffic=traffic), folds, torch.Generator().manual_seed(settings.seed), cross
     )
     _, safe = fit_safety(safety_data(examples, table), SafetyConfig(), generator)
     folder = settings.cycles / new_cycle_id(now)

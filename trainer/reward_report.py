@@ -139,9 +139,7 @@ def _domain_rows(domains: Sequence[RewardDomainInfo]) -> list[str]:
     found: list[str] = []
     for d in domains:
         if not d.own:
-            found.append(
-                f"{d.name}: common weights ({d.labels} labels, in effect {d.counted:.0f}, of {d.users} people)"
-            )
+            found.append(f"{d.name}: common weights ({d.labels} labels, in effect {d.counted:.0f}; {d.users} people)")
         named = (("own", d.own_accuracy), ("common", d.common_accuracy), ("difference", d.difference))
         found += _rows([(f"{d.name}: {name}", None if a is None else Accuracy(**a.model_dump())) for name, a in named])
     return found

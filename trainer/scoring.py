@@ -77,6 +77,8 @@ def score(
     kept = cache if reads is lm else None  # what is kept are features of the base
     table = featurize(reads, [(a.prompt, a.completion) for a in oldest_first], limits, progress, kept)
     rows = [table.rows[a.prompt, a.completion] for a in answers]
+    if model.ensemble.own is None:
+        return rows_of(answers, model.ensemble.score(table.features_NF)[rows], model.id, now)
     return rows_of(answers, model.scores(table.features_NF[rows], answers), model.id, now)
 
 
