@@ -1,6 +1,5 @@
 """Two segments of opposite tastes in the lab: each is rated by weights of its own, from the tables to a version."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,6 @@ from trainer.adapters.registry import REWARD_FILE, Registry
 from trainer.app import loader, run_reproduce
 from trainer.core.reward import RewardEnsemble
 from trainer.features import featurize
-from trainer.reward_only import train_reward_only
-from trainer.settings import TrainerSettings
 
 pytestmark = pytest.mark.timeout(1200)
 QUICK = {
@@ -28,6 +25,9 @@ QUICK = {
     "THUMBWHEEL_REWARD__DOMAIN_USERS": "4",
     "THUMBWHEEL_REWARD__HEADS": "4",
     "THUMBWHEEL_REWARD__L2_GRID": "[0.003, 0.03]",
+    "THUMBWHEEL_REWARD__FOLDS": "2",
+    "THUMBWHEEL_HOLDOUT_SHARE": "0.15",
+    "THUMBWHEEL_JUDGE_SHARE": "0.2",
     "THUMBWHEEL_PPO__ITERATIONS": "1",
     "THUMBWHEEL_MAX_HELD_OUT_PROMPTS": "8",
     "THUMBWHEEL_ANSWERS_PER_HELD_OUT": "1",
@@ -46,7 +46,7 @@ def test_segments_of_opposite_tastes_have_reward_weights_of_their_own(
     for name, value in QUICK.items():
         monkeypatch.setenv(name, value)
     named = (("kind", tastes.DEFAULT), ("curt", f"{__name__}:contrary"))
-    options = LabOptions(seeds=1, cycles=1, users=32, answers=240, flips=0.0, spammers=0.0, segments=named)
+    options = LabOptions(seeds=1, cycles=1, users=48, answers=600, flips=0.0, spammers=0.0, segments=named)
     made = Setup(options, tmp_path, str(tiny_model), {name: tastes.load(name) for name in options.taste_names()})
     (result,) = runner.run(made)
     assert result.version == "v1"
@@ -56,9 +56,10 @@ def test_segments_of_opposite_tastes_have_reward_weights_of_their_own(
     assert record.config.reward.by == "segment"
     domains = {domain.name: domain for domain in record.reward_model.domains}
     assert sorted(domains) == ["curt", "kind"] and all(domain.own for domain in domains.values())
-    assert sum(domain.labels for domain in domains.values()) == record.labels["train"]
-    gain = record.metrics["domains_gain_mean"]
-    assert gain is not None and gain > 0.1
+    in_both = record.labels["train"] - sum(domain.labels for domain in domains.values())
+    assert 0 < in_both < 0.2 * record.labels["train"]  # pairs made of two people's thumbs, of either segment
+    gain = record.metrics["reward_domains_gain_low"]
+    assert gain is not None and gain > 0.03
     card = (registry.folder("v1") / "README.md").read_text(encoding="utf-8")
     assert "2 of 2 have weights of their own" in card and f"`curt`: {domains['curt'].labels} labels" in card
     ensemble = RewardEnsemble.load(registry.folder("v1") / REWARD_FILE)
@@ -66,7 +67,6 @@ def test_segments_of_opposite_tastes_have_reward_weights_of_their_own(
     # Made again: the same traffic, the same weights, the same policy.
     recorded, today = run_reproduce(settings, "v1")
     assert recorded == today
-    assert report_of(settings) == {"curt", "kind"}
     # Answers of production are scored where they were served.
     scores = open_table(folder_of(tmp_path, 0) / "lake", tables.SCORES).all().collect()
     found = {row["response_id"]: row["head_scores"] for row in scores.iter_rows(named=True)}
@@ -77,10 +77,3 @@ def test_segments_of_opposite_tastes_have_reward_weights_of_their_own(
     written_NH = torch.tensor([found[a.response_id] for a in answers])
     torch.testing.assert_close(written_NH, ensemble.score_in(features_NF, [a.segment for a in answers]))
     assert float((written_NH - ensemble.score(features_NF)).abs().mean()) > 0.1
-
-
-def report_of(settings: TrainerSettings) -> set[str]:
-    """The names that `train --reward-only` finds to have weights of their own."""
-    report = train_reward_only(settings, loader(settings), now=datetime(2026, 1, 1, tzinfo=UTC))
-    assert report.by == "segment" and "curt: difference" in report.table()
-    return {domain.name for domain in report.domains if domain.own}

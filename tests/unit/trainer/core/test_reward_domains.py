@@ -197,6 +197,13 @@ def heads(own: OwnHeads | None) -> RewardEnsemble:
 OWN = OwnHeads(("a", "b"), torch.tensor([[[1.0, 1.0]], [[-2.0, -6.0]]]), torch.tensor([[0.0, 0.0], [4.0, 4.0]]))
 
 
+def test_the_same_seed_fits_the_same_own_weights() -> None:
+    data = by_taste(0, {"a": 1.0, "b": -1.0}, 120)
+    found = [fit_ensemble(data, QUICK, generator())[0].own for _ in range(2)]
+    assert found[0] is not None and found[1] is not None
+    assert torch.equal(found[0].weight_DFH, found[1].weight_DFH) and torch.equal(found[0].bias_DH, found[1].bias_DH)
+
+
 def test_an_answer_is_rated_by_the_mean_of_the_domains_that_ask() -> None:
     """At x = 2 the common scores are 2 and 6, those of a 4 and 8, of b 2 - 4 + 4 = 2 and 6 - 12 + 4 = -2."""
     asked = [alone("a"), alone("b"), (("a", 0.5), ("b", 0.5)), (("a", 0.5),), alone("unknown"), ()]
