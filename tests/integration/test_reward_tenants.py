@@ -10,7 +10,7 @@ from trainer.settings import RewardSettings
 
 
 def test_tenants_of_opposite_tastes_have_reward_weights_of_their_own(tmp_path: Path) -> None:
-    """North thumbs polite answers up and south the others; west has three people, so it has the common weights."""
+    """North likes polite answers, south and west the others; west has three people, so it has the common weights."""
     base, data = lake.tiny_base(tmp_path / "base"), tmp_path / "data"
     tenants = ["north" if n % 4 < 2 else "south" for n in range(200)] + ["west"] * 40
     liked = [(n % 2 == 0) == (tenant == "north") for n, tenant in enumerate(tenants)]
@@ -25,9 +25,9 @@ def test_tenants_of_opposite_tastes_have_reward_weights_of_their_own(tmp_path: P
     assert {name: (d.own, d.users) for name, d in told.items()} == {
         "north": (True, 10), "south": (True, 10), "west": (False, 3),
     }  # fmt: skip
-    for name in ("north", "south"):
-        difference = told[name].difference
-        assert difference is not None and difference.low > 0.05
+    north, south = told["north"], told["south"]  # the common weights are more like south's: so like west
+    assert north.difference is not None and north.difference.low > 0.05
+    assert south.own_accuracy is not None and south.own_accuracy.mean > 0.75
     assert told["west"].difference is None and report.own_l2 == 0.003
     table = report.table()
     assert "own and common weights, by tenant" in table and "west: common weights" in table
