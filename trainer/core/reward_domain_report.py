@@ -16,9 +16,6 @@ from trainer.core.estimates import Estimate, hits, mean_over_groups
 from trainer.core.reward_data import RewardData
 from trainer.core.reward_domains import Crowd
 
-EVERY = "all"
-"""In place of a name: every label of a domain that has weights of its own."""
-
 
 @dataclass(frozen=True)
 class Gain:

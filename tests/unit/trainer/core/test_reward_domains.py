@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer.adapters.trees import from_bytes, to_bytes
 from trainer.core.domains import alone
 from trainer.core.reward import (
     OwnHeads,
@@ -226,6 +227,14 @@ def test_rewards_have_a_center_for_each_domain_and_one_scale() -> None:
     found = reward.of(torch.full((4, 1), 2.5), [(7,), (8,), (9,), (1,)], [])
     # 7.5 - 6, -1 - 0, 3.25 - 3, 5 - 4, all divided by the scale.
     torch.testing.assert_close(found, torch.tensor([1.5, -1.0, 0.25, 1.0]) / 0.5**0.5)
+
+
+def test_a_cycle_that_is_resumed_goes_on_with_the_same_rewards() -> None:
+    made = signal(heads(OWN), torch.tensor([[1.0], [3.0]]), RewardConfig(), [alone("a"), alone("b")])
+    reward = DomainReward(made, {(7, 8): alone("a"), (9,): (("a", 0.5), ("b", 0.5))})
+    again = from_bytes(to_bytes(reward))
+    x, prompts = torch.tensor([[0.5], [2.0], [4.0]]), [(7, 8), (9,), (1,)]
+    assert torch.equal(again.of(x, prompts, []), reward.of(x, prompts, []))
 
 
 def test_own_weights_are_there_again_when_loaded_and_a_file_without_them_has_none(tmp_path: Path) -> None:
