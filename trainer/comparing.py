@@ -1,7 +1,7 @@
 """Versions side by side: what base, parent and new one answer to the same prompts, and what the judge says of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,10 @@ from trainer.adapters.policies import Policy
 from trainer.adapters.rewards import ExtraReward
 from trainer.core import judge
 from trainer.core.dataset import Dataset, Turn
+from trainer.core.domains import Shares
 from trainer.core.judge import Answers, WinRate
-from trainer.core.reward import RewardEnsemble, RewardSignal
-from trainer.core.reward_looks import LookedReward, Read
+from trainer.core.reward import RewardEnsemble
+from trainer.core.reward_looks import ModelReward, Read
 from trainer.core.rewards import CombinedReward
 from trainer.features import Progress, encode_prompt
 from trainer.fitting import Fitted, reward_signal
@@ -35,7 +36,7 @@ class Before:
     prompts: tuple[tuple[int, ...], ...]
     parent: Answers
     base: Answers
-    signal: RewardSignal | LookedReward | CombinedReward
+    signal: ModelReward | CombinedReward
     tokens: int
 
 
@@ -49,6 +50,7 @@ def look_before(
     progress: Progress,
     extra: ExtraReward | None = None,
     read: Read | None = None,
+    asked: Mapping[tuple[int, ...], Shares] | None = None,
 ) -> Before:
     """Answers to compare with later, and the reward normalized on the base's.
 
@@ -61,10 +63,10 @@ def look_before(
     every = held * config.answers_per_held_out
     base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
     parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
-    asked, reference = _reference(policy, dataset, base, config, progress=progress)
-    prompts = [encode_prompt(policy.lm, p, config.limits) for p in asked]
-    alone = reward_signal(fitted, config, reference, prompts=prompts, read=read)
-    signal = with_extra(alone, extra, policy.lm, asked, dataset.train_prompts, reference, config)
+    answered, reference = _reference(policy, dataset, base, config, progress=progress)
+    prompts = [encode_prompt(policy.lm, p, config.limits) for p in answered]
+    alone = reward_signal(fitted, config, reference, prompts=prompts, read=read, asked=asked)
+    signal = with_extra(alone, extra, policy.lm, answered, dataset.train_prompts, reference, config)
     drawn = [base] if parent_is_base else [base, parent]
     tokens = sum(len(ids) for answers in drawn for ids in answers.ids)
     tokens += sum(len(ids) for ids in reference.ids[len(every) :])

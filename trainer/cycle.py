@@ -66,7 +66,9 @@ from trainer.core import gates, triggers
 from trainer.core.budget import Spent
 from trainer.core.cost import Month, of_month
 from trainer.core.dataset import SplitConfig, countable
+from trainer.core.domains import By
 from trainer.core.evidence import evidence
+from trainer.domain_figures import domain_infos
 from trainer.figures import candidate, measured
 from trainer.kept_features import kept_features
 from trainer.learning import Learned
@@ -248,9 +250,7 @@ class CycleRunner:
             currency=self.settings.currency,
         )
         try:
-            record = self._stages(
-                stages, folder, start, keep, lambda: read_labels(self.lake, pins, self.settings.split())
-            )
+            record = self._stages(stages, folder, start, keep, lambda: self._labels(pins))
             waits = record.version in {e.data.version for e in self.registry.awaiting()}
             reason = gates.refusal(record.gates) or (AWAITING if waits else "")
             figures = finite_figures(record.metrics)
@@ -324,6 +324,9 @@ class CycleRunner:
                 self._score(lm, stages, cache)
         self._count_read(stages.cycle_id, cache)
         return record
+
+    def _labels(self, pins: Pins) -> Pinned:
+        return read_labels(self.lake, pins, self.settings.split(), self.settings.reward.by or "none")
 
     def _count_read(self, cycle_id: str, cache: FeatureCache | None) -> None:
         if cache is None:
@@ -407,6 +410,7 @@ class CycleRunner:
                     file=REWARD_FILE,
                     sha256=sha256_of(directory / REWARD_FILE),
                     trunk=None if trunk is None else save_trunk(trunk, directory, version, learned.policy.lm, config),
+                    domains=domain_infos(learned.fitted.reward_report),
                 ),
                 metrics=found,
                 evaluation=learned.evaluation,
@@ -514,9 +518,9 @@ def spent_of(outcome: Outcome) -> Spent:
     return Spent(outcome.seconds, outcome.generated_tokens, outcome.trained_tokens)
 
 
-def read_labels(lake: TrainerLake, pins: Pins, split: SplitConfig) -> Pinned:
-    """What a cycle reads at these versions: no more labels than it may learn from."""
-    return lake.read(pins, newest_labels=split.max_labels, counts=countable(split))
+def read_labels(lake: TrainerLake, pins: Pins, split: SplitConfig, by: By = "none") -> Pinned:
+    """What a cycle reads at these versions: no more labels than it may learn from; `by` tells domains apart."""
+    return lake.read(pins, newest_labels=split.max_labels, counts=countable(split), by=by)
 
 
 def reproduce(
@@ -538,7 +542,7 @@ def reproduce(
     parent_dir = None if record.parent == BASE_VERSION else registry.folder(registry.verify(record.parent).version)
     stages = Stages(f"reproduce-{version}", budget=record.config.budget, stop=stop)
     extra = same_reward(settings, record.config.extra_reward)
-    pinned = read_labels(lake, pins, record.config.split)
+    pinned = read_labels(lake, pins, record.config.split, record.config.reward.by)
     pinned = replace(pinned, safety=(*pinned.safety, *same_safety_file(settings, record.config.safety_file)))
     trunk = None if parent_dir is None else parent_trunk(registry, record.parent, record.config)
     with vllm.same_server(settings, record.config.generation) as drawing:

@@ -109,12 +109,12 @@ def run_distill(
             held.enter_context(_OneAtATime(work))
             lake = TrainerLake(settings.lake)
             pins = _begun(work, steps.id, recipe, lake)
-            data = read_prompts(lake, pins, recipe)
+            data, traffic = read_prompts(lake, pins, recipe, raters.record.config.reward.by)
             shared = share_tokens(untrained, teacher.lm, data.train_prompts, recipe.cycle.limits)
             torch.manual_seed(recipe.cycle.seed)  # an adapter draws its A from the global generator
             student, parameters = learning(untrained, recipe.distill.lora_rank)
         keep = Checkpoints(work / "state", seconds=settings.checkpoint_seconds)
-        room = Classroom(recipe, teacher, student, parameters, shared, raters, data, steps, keep)
+        room = Classroom(recipe, teacher, student, parameters, shared, raters, data, steps, keep, traffic)
         report = _unbroken(lambda: _run(Work(steps.id, folder, room, pins, registry, settings, now), suite))
         shutil.rmtree(work, ignore_errors=True)
     return report

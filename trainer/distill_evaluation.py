@@ -31,6 +31,7 @@ from trainer.core.judge import Answers
 from trainer.core.parents import answer_log_probs
 from trainer.core.probes.suite import Probe, Suite
 from trainer.core.reward import RewardEnsemble, RewardSignal
+from trainer.core.reward_looks import DomainReward, rated
 from trainer.core.rollout import SamplingConfig, look, sample
 from trainer.distill_records import Quality, TokenGap
 from trainer.distill_sources import Raters
@@ -50,7 +51,7 @@ class Bench:
     teacher: Policy
     data: Dataset
     raters: Raters
-    signal: RewardSignal
+    signal: RewardSignal | DomainReward
     config: CycleConfig
     distill: DistillConfig
     shared: bool
@@ -273,7 +274,11 @@ def _quality(
     n, seed = len(bench.data.held_out_prompts), bench.config.seed
     sides = (own, before.teacher, before.start)
     judged = [_by_prompt(bench.raters.judge, side, n) for side in sides]
-    rewards = [_interval(bench.signal(s.features_NF).double().view(-1, n).mean(0), seed) for s in sides]
+    held = [tuple(encode_prompt(bench.teacher.lm, p, bench.config.limits)) for p in bench.data.held_out_prompts]
+    rewards = [
+        _interval(rated(bench.signal, s.features_NF, held * (len(s.texts) // n)).double().view(-1, n).mean(0), seed)
+        for s in sides
+    ]
     kl, kl_parent = distances
     return Quality(
         prompts=n,

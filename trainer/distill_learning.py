@@ -5,7 +5,7 @@ Shapes: N answers, F features.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 from trainer.adapters.checkpoints import Checkpoints
 from trainer.adapters.policies import Policy
-from trainer.core import reward
 from trainer.core.checkpoint import copy_into
 from trainer.core.dataset import Dataset
 from trainer.core.distill import Hooks, Pair, Rewards, TrainState, learn_on_policy, learn_supervised
 from trainer.core.distill_config import DistillLook, StageName, StageReport
 from trainer.core.distill_data import Lessons, Tokens, best_of, set_aside
+from trainer.core.domains import Traffic
 from trainer.core.reward import RewardSignal
+from trainer.core.reward_looks import DomainReward, normalized_signal, rated
 from trainer.core.rollout import look, sample
 from trainer.distill_records import Recipe
 from trainer.distill_sources import Raters
 from trainer.distill_steps import Step, Steps
 from trainer.features import encode_prompt
+from trainer.fitting import asked_by
 
 PROMPTS_AT_ONCE = 16
 SAVING_SHARE = 20
@@ -48,7 +50,7 @@ class Taught:
     answers: tuple[Tokens, ...]
     finished_N: Tensor
     scores_N: Tensor
-    signal: RewardSignal
+    signal: RewardSignal | DomainReward
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Classroom:
     data: Dataset
     steps: Steps
     keep: Checkpoints
+    traffic: Traffic = field(default_factory=Traffic)
 
     @property
     def pair(self) -> Pair:
@@ -86,8 +89,11 @@ def teach(room: Classroom) -> Taught:
     config = room.recipe.cycle
     features_NF = torch.cat([part.features_NF for part in parts])
     finished_N = torch.cat([part.finished_N for part in parts])
-    signal = reward.signal(room.raters.reward, features_NF, config.reward)
-    scores_N = signal(features_NF) - config.ppo.missing_eos_penalty * (~finished_N).float()
+    asked_for = [*room.data.train_prompts, *room.data.held_out_prompts]
+    asked = asked_by(room.teacher.lm, asked_for, room.traffic, config.limits)
+    each = [tuple(prompt) for prompt in prompts for _ in range(room.recipe.distill.answers)]
+    signal = normalized_signal(room.raters.reward, config.reward, features_NF, each, asked)
+    scores_N = rated(signal, features_NF, each) - config.ppo.missing_eos_penalty * (~finished_N).float()
     return Taught(tuple(a for part in parts for a in part.answers), finished_N, scores_N, signal)
 
 
@@ -197,13 +203,13 @@ def n_steps(room: Classroom, name: StageName) -> int:
     return max(1, len(room.data.train_prompts) * config.keep * config.epochs // config.batch_answers)
 
 
-def _rewards(room: Classroom, signal: RewardSignal) -> Rewards:
+def _rewards(room: Classroom, signal: RewardSignal | DomainReward) -> Rewards:
     """The reward of the student's answers as PPO would see it: read by the teacher's base, fined for no end."""
     lm, penalty = room.teacher.lm, room.recipe.cycle.ppo.missing_eos_penalty
 
     def rate(prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Tensor:
         features_NF = look(lm, prompts, answers, log_probs_too=False).features_NF
         unfinished_N = torch.tensor([answer[-1] != lm.eos_id for answer in answers])
-        return signal(features_NF) - penalty * unfinished_N.float()
+        return rated(signal, features_NF, prompts) - penalty * unfinished_N.float()
 
     return rate

@@ -20,6 +20,7 @@ from trainer.adapters.students import cut_student, load_student, require_smaller
 from trainer.core import dataset
 from trainer.core.dataset import Dataset, Turn
 from trainer.core.distill_data import spread_layers
+from trainer.core.domains import By, Traffic
 from trainer.core.reward import RewardEnsemble
 from trainer.core.safety import SafetyHead
 from trainer.distill_records import Recipe, StudentSource
@@ -158,9 +159,12 @@ def make_recipe(
     )
 
 
-def read_prompts(lake: TrainerLake, pins: Pins, recipe: Recipe) -> Dataset:
-    """Prompts to learn from and held-out ones, as a cycle splits them; raises `NotEnoughData`, `DataGone`."""
-    pinned = lake.read(pins)
+def read_prompts(lake: TrainerLake, pins: Pins, recipe: Recipe, by: By = "none") -> tuple[Dataset, Traffic]:
+    """Prompts to learn from and held-out ones, as a cycle splits them, and the domains in which they are asked.
+
+    Raises `NotEnoughData`, `DataGone`.
+    """
+    pinned = lake.read(pins, by=by)
     data = dataset.build(pinned.pairs, pinned.ratings, pinned.prompts, recipe.cycle.split)
     wanted = recipe.distill.min_prompts
     if len(data.train_prompts) < wanted:
@@ -168,7 +172,7 @@ def read_prompts(lake: TrainerLake, pins: Pins, recipe: Recipe) -> Dataset:
             f"there are {len(data.train_prompts)} prompts to learn from and {wanted} are needed "
             f"(THUMBWHEEL_DISTILL__MIN_PROMPTS): let the gateway serve some more, or import prompts"
         )
-    return data
+    return data, pinned.traffic
 
 
 def share_tokens(

@@ -15,10 +15,11 @@ from torch import Tensor
 from trainer.adapters.feature_cache import FeatureCache
 from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import Labels, Row, Turn
+from trainer.core.domains import Traffic
 from trainer.core.labels import texts_of
 from trainer.core.packing import Group
 from trainer.core.reading import read, reading_batches, reading_groups
-from trainer.core.reward_data import UNKNOWN_RATER, RewardData
+from trainer.core.reward_data import UNKNOWN_RATER, LabelDomains, RewardData
 from trainer.core.safety import SafetyData
 from trainer.core.safety_examples import SafetyExample
 from trainer.settings import Limits
@@ -150,10 +151,12 @@ def reward_data(
     table: FeatureTable,
     segments: Mapping[str, str] = MappingProxyType({}),
     people: Mapping[str, int] | None = None,
+    traffic: Traffic | None = None,
 ) -> RewardData:
     """Labels as tensors, with the rows of their own answers alone. `segments` are by response id, for the report.
 
-    `people` numbers the raters where several sets shall number them alike.
+    `people` numbers the raters where several sets shall number them alike. `traffic` tells the labels' domains; None
+    for a model that is the same for all.
     """
     keys = list(dict.fromkeys(answers_of(labels)))
     row = {key: n for n, key in enumerate(keys)}
@@ -174,6 +177,22 @@ def reward_data(
         sources_P=tuple(r.source for r in labels.pairs),
         segments_P=tuple(next((segments[i] for i in r.responses if i in segments), "") for r in labels.pairs),
         segments_R=tuple(segments.get(r.response, "") for r in labels.ratings),
+        domains=None if traffic is None or not traffic.answered else _domains(labels, traffic, people),
+    )
+
+
+def _domains(labels: Labels, traffic: Traffic, people: Mapping[str, int]) -> LabelDomains:
+    """The labels' domains, and who else is behind a pair: some rate nothing in these sets, and get further numbers."""
+    others = [traffic.other(row) for row in labels.pairs]
+    everyone = dict(people)
+    for other in others:
+        if other is not None:
+            everyone.setdefault(other, len(everyone))
+    numbers = [UNKNOWN_RATER if other is None else everyone[other] for other in others]
+    return LabelDomains(
+        names_P=tuple(traffic.domain(row) for row in labels.pairs),
+        names_R=tuple(traffic.domain(row) for row in labels.ratings),
+        others_P=torch.tensor(numbers, dtype=torch.long),
     )
 
 

@@ -30,6 +30,7 @@ from trainer.comparing import Before, evaluate, look_before
 from trainer.core import dataset
 from trainer.core.checkpoint import copy_into
 from trainer.core.dataset import Dataset
+from trainer.core.domains import Traffic
 from trainer.core.generation import Drawing
 from trainer.core.parallel import ALONE, Peers
 from trainer.core.parents import Parent
@@ -39,8 +40,9 @@ from trainer.core.ppo_update import State
 from trainer.core.probes.suite import Suite
 from trainer.core.reward_looks import Read
 from trainer.core.safety_examples import SafetyExample
+from trainer.domain_figures import domain_figures
 from trainer.features import FeatureTable, encode_prompt, featurize, in_order_of_time
-from trainer.fitting import Fitted, agreement, fit, reward_figures
+from trainer.fitting import Fitted, agreement, asked_by, fit, reward_figures
 from trainer.methods import Report, reward_shares, train_directly
 from trainer.overseeing import overseers, written
 from trainer.probing import HeldOut, Probed
@@ -140,15 +142,23 @@ def learn(
         table = _features(work, data, pinned.safety)
         fitted = work.keep.result(
             "fitted",
-            lambda: fit(data, table, config, examples=pinned.safety, segments=pinned.segments, trunks=trunks),
+            lambda: fit(
+                data,
+                table,
+                config,
+                examples=pinned.safety,
+                segments=pinned.segments,
+                trunks=trunks,
+                traffic=pinned.traffic,
+            ),
         )
         read = trunks.reader(fitted.trunk)  # whether it was fitted here or by a process before
         if folder is not None:
-            folder.reward_report(reward_figures(fitted))
+            folder.reward_report(reward_figures(fitted) | domain_figures(fitted.reward_report))
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
         parent = Parent(policy)
-        before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra, read))
+        before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra, read, pinned.traffic))
         report = _trained(work, policy, parent, data, before, fitted)
     with stages.stage(Stage.EVALUATE):
         found = work.keep.result("evaluation", lambda: _evaluated(work, policy, parent, suite, data, before, fitted))
@@ -162,7 +172,11 @@ def learn(
         kl_N=found.kl_N,
         work=work_share(policy, parent_is_base=parent_dir is None),
         changed=parent.differs(),
-        figures={**data.figures, **agreement(data.judge_only, table, fitted, trunks), **reward_shares(before.signal)},
+        figures={
+            **data.figures,
+            **agreement(data.judge_only, table, fitted, trunks, pinned.traffic),
+            **reward_shares(before.signal),
+        },
     )
 
 
@@ -195,7 +209,13 @@ def work_share(policy: Policy, *, parent_is_base: bool) -> float:
 
 
 def _before(
-    work: Work, policy: Policy, data: Dataset, fitted: Fitted, extra: ExtraReward | None, read: Read | None
+    work: Work,
+    policy: Policy,
+    data: Dataset,
+    fitted: Fitted,
+    extra: ExtraReward | None,
+    read: Read | None,
+    traffic: Traffic,
 ) -> Before:
     before = look_before(
         policy,
@@ -206,6 +226,7 @@ def _before(
         progress=lambda _: work.stages.progress(0.0),
         extra=extra,
         read=read,
+        asked=asked_by(policy.lm, (*data.train_prompts, *data.held_out_prompts), traffic, work.config.limits),
     )
     work.stages.use(generated=before.tokens)
     return before

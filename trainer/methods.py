@@ -12,8 +12,7 @@ from trainer.core.dataset import Dataset, Labels, Turn
 from trainer.core.direct import DirectData, DirectReport, DirectStep, Method, improve_directly
 from trainer.core.judge import Answers
 from trainer.core.ppo_config import PPOReport
-from trainer.core.reward import RewardSignal
-from trainer.core.reward_looks import LookedReward
+from trainer.core.reward_looks import ModelReward
 from trainer.core.rewards import CombinedReward, Reward, Tokens, thumbs_share
 from trainer.features import answers_of, encode_answer, encode_prompt
 from trainer.settings import CycleConfig, Limits
@@ -82,14 +81,14 @@ def direct_data(lm: LanguageModel, labels: Labels, limits: Limits) -> DirectData
 
 
 def with_extra(
-    signal: RewardSignal | LookedReward,
+    signal: ModelReward,
     extra: ExtraReward | None,
     lm: LanguageModel,
     asked: Sequence[Sequence[Turn]],
     prompts: Sequence[Sequence[Turn]],
     reference: Answers,
     config: CycleConfig,
-) -> RewardSignal | LookedReward | CombinedReward:
+) -> ModelReward | CombinedReward:
     """The reward to train for: the reward model's alone, or mixed with the user's own.
 
     `prompts` are those to train on; `asked` are those of the `reference` answers of the base.

@@ -79,6 +79,21 @@ class RewardTrunkInfo(Frozen):
     new_labels: int
 
 
+class RewardDomainInfo(Frozen):
+    """A domain that labels name: how many, how many these are by the weight that the people's caps leave to them, and
+    by how many people. With weights of its own, how often these and the common ones are right about its labels on
+    prompts that neither has seen; None where there is no such label."""
+
+    name: str
+    labels: int
+    counted: float
+    users: int
+    own: bool
+    own_accuracy: Interval | None = None
+    common_accuracy: Interval | None = None
+    difference: Interval | None = None
+
+
 class RewardModelInfo(Frozen):
     """The reward model that the policy was trained with; `file` is relative to the version's folder."""
 
@@ -87,6 +102,8 @@ class RewardModelInfo(Frozen):
     sha256: str
     trunk: RewardTrunkInfo | None = None
     """None where the heads read the frozen base."""
+    domains: tuple[RewardDomainInfo, ...] = ()
+    """Empty where domains are not told apart."""
 
 
 class VersionRecord(Frozen):

@@ -24,6 +24,7 @@ from trainer.core.dataset import Labels, all_labels
 from trainer.core.safety import SafetyConfig, fit_safety
 from trainer.core.safety_examples import SafetyExample, from_flags
 from trainer.cycle import LoadBase
+from trainer.domain_figures import domain_infos, finite
 from trainer.features import answers_of, featurize, reward_data, safety_data
 from trainer.reward_report import RewardOnlyReport, accuracy_of, agreements, cross_validation, safety_of
 from trainer.reward_trunks import Trunks
@@ -43,7 +44,8 @@ def train_reward_only(
     """Train on all labels of the newest table versions; raises `NotEnoughData` where there are too few."""
     began = time.monotonic()
     lake = TrainerLake(settings.lake)
-    pinned = lake.read(lake.pins())
+    config = settings.reward.change(reward.RewardConfig())
+    pinned = lake.read(lake.pins(), by=config.by)
     split = settings.split()
     train, held = all_labels(
         pinned.pairs,
@@ -61,17 +63,17 @@ def train_reward_only(
     answers = [*answers_of(train), *answers_of(held), *(e.key for e in examples)]
     lm, progress = load_base(), _Progress(stop)
     table = featurize(lm, answers, settings.limits, progress)
-    config = settings.reward.change(reward.RewardConfig())
     lora = settings.lora.for_size(lm.n_parameters())
     generator = torch.Generator().manual_seed(settings.seed)
     seen = Trunks(lm, config, lora, settings.limits, settings.seed, progress).look(train, [held], table)
-    trained, judged = (reward_data(part, seen.table, pinned.segments) for part in (train, held))
+    traffic = pinned.traffic
+    trained, judged = (reward_data(part, seen.table, pinned.segments, traffic=traffic) for part in (train, held))
     _, report = reward.fit_ensemble(trained, config, generator, held_out=judged, cross=seen.cross)
     folds = replace(config, folds=max(config.folds, FOLDS), trunk_folds=max(config.trunk_folds, FOLDS))
     whole = _together(train, held)
     cross = Trunks(lm, folds, lora, settings.limits, settings.seed, progress).cross(whole, table)
     validated = reward.cross_validate(
-        reward_data(whole, table), folds, torch.Generator().manual_seed(settings.seed), cross
+        reward_data(whole, table, traffic=traffic), folds, torch.Generator().manual_seed(settings.seed), cross
     )
     _, safe = fit_safety(safety_data(examples, table), SafetyConfig(), generator)
     folder = settings.cycles / new_cycle_id(now)
@@ -99,6 +101,9 @@ def train_reward_only(
         by_source=agreements(report.by_source),
         by_segment=agreements(report.by_segment),
         safety=safety_of(safe),
+        by=config.by,
+        own_l2=finite(report.own_l2),
+        domains=domain_infos(report),
         seconds=time.monotonic() - began,
     )
     write_whole(Path(made.file), json.dumps(made.model_dump(), indent=2) + "\n")

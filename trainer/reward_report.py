@@ -5,9 +5,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from trainer.core.domains import By
 from trainer.core.estimates import Estimate
 from trainer.core.reward_report import Agreement, CrossValidated
 from trainer.core.safety import SafetyReport
+from trainer.records import RewardDomainInfo
 
 
 class Accuracy(BaseModel):
@@ -82,6 +84,11 @@ class RewardOnlyReport(BaseModel):
     safety: Safety
     seconds: float
     trunk: Literal["frozen", "lora", "full"] = "frozen"
+    by: By = "none"
+    domains: tuple[RewardDomainInfo, ...] = ()
+    """What may have weights of its own, if domains are told apart: see `trainer.records`."""
+    own_l2: float | None = None
+    """Strength at which own weights are drawn to the common ones; None: there are none."""
 
     def table(self) -> str:
         """The report for a terminal."""
@@ -91,6 +98,8 @@ class RewardOnlyReport(BaseModel):
         agreement = [*self.by_source.items(), *((f"segment {name}", a) for name, a in self.by_segment.items())]
         if agreement:
             lines += ["", _HEADER.format("agreement with labels"), *_rows(agreement)]
+        if self.domains:
+            lines += ["", _HEADER.format(f"own and common weights, by {self.by}"), *_domain_rows(self.domains)]
         return "\n".join([*lines, "", self._calibration(), _safety_line(self.safety), self._end()])
 
     def _held_out(self) -> list[tuple[str, Accuracy | None]]:
@@ -123,6 +132,17 @@ def _rows(named: Sequence[tuple[str, Accuracy | None]]) -> list[str]:
     return [
         f"{name:<32}{a.mean:>8.3f}   {f'[{a.low:.3f}, {a.high:.3f}]':<18}{a.n:>7}" for name, a in named if a is not None
     ]
+
+
+def _domain_rows(domains: Sequence[RewardDomainInfo]) -> list[str]:
+    """Of each domain with weights of its own three rows, of the others one that says who speaks there."""
+    found: list[str] = []
+    for d in domains:
+        if not d.own:
+            found.append(f"{d.name}: common weights ({d.labels} labels, in effect {d.counted:.0f}; {d.users} people)")
+        named = (("own", d.own_accuracy), ("common", d.common_accuracy), ("difference", d.difference))
+        found += _rows([(f"{d.name}: {name}", None if a is None else Accuracy(**a.model_dump())) for name, a in named])
+    return found
 
 
 def _folded(cv: CrossValidation) -> list[tuple[str, Accuracy | None]]:

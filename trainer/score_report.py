@@ -106,7 +106,7 @@ def run_score(
     base = load_base()
     reader = model.reads(base)
     features_NF = _features(reader, answers, settings.limits)
-    scores_NH = ensemble.score(features_NF)
+    scores_NH = model.scores(features_NF, answers)
     cost_N = None
     if safety is not None:  # fitted on the frozen base, whatever the reward model reads
         cost_N = safety.cost(features_NF if reader is base else _features(base, answers, settings.limits))

@@ -31,6 +31,11 @@ class RewardModel:
     def id(self) -> str:
         return self.record.reward_model.id
 
+    def scores(self, features_NF: Tensor, answers: Sequence[Answer]) -> Tensor:
+        """Scores N,H of answers, each by the weights of the domain in which it was served."""
+        by = self.record.config.reward.by
+        return self.ensemble.score_in(features_NF, [answer.domain(by) for answer in answers])
+
     def reads(self, lm: LanguageModel) -> LanguageModel:
         """What it reads answers with: the base, or a trunk of its own on it; raises `CorruptAdapter`."""
         return reward_trunks.load(self.folder, self.record, lm)
@@ -72,7 +77,9 @@ def score(
     kept = cache if reads is lm else None  # what is kept are features of the base
     table = featurize(reads, [(a.prompt, a.completion) for a in oldest_first], limits, progress, kept)
     rows = [table.rows[a.prompt, a.completion] for a in answers]
-    return rows_of(answers, model.ensemble.score(table.features_NF)[rows], model.id, now)
+    if model.ensemble.own is None:
+        return rows_of(answers, model.ensemble.score(table.features_NF)[rows], model.id, now)
+    return rows_of(answers, model.scores(table.features_NF[rows], answers), model.id, now)
 
 
 def rows_of(

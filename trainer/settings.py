@@ -19,6 +19,7 @@ from trainer.core.cost import MonthLimits
 from trainer.core.dataset import SplitConfig
 from trainer.core.direct import DirectConfig, Method
 from trainer.core.distill_config import DistillConfig
+from trainer.core.domains import By
 from trainer.core.gates import GateThresholds
 from trainer.core.models import Critic
 from trainer.core.ppo_config import SMALL_MODEL, PPOConfig
@@ -143,6 +144,10 @@ class RewardSettings(_Nested):
     trunk_rank: Count | None = None
     trunk_folds: Annotated[int, Field(ge=2)] | None = None
     refit_share: Annotated[float, Field(ge=0)] | None = None
+    by: By | None = None
+    """What may have reward weights of its own: `segment` or `tenant` (that answers were served in); `none`: nothing."""
+    domain_labels: Count | None = None
+    domain_users: Annotated[int, Field(ge=2)] | None = None
 
 
 class GateSettings(_Nested):

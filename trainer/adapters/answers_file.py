@@ -27,13 +27,15 @@ class Row(NamedTuple):
 
 def read_answers(path: Path, *, limit: int) -> list[Answer]:
     """At most `limit` answers, from the top. A row holds `prompt` (a string, or a list of {role, content}) and
-    `completion` or `response`; `version`, if it has one, says who answered. Raises `SettingsError` with the line."""
+    `completion` or `response`; `version`, if it has one, says who answered; `segment` and
+    `tenant` where. Raises `SettingsError` with the line."""
     found = list[Answer]()
     for number, row in enumerate(_rows(path, str(path))):
         if number == limit:
             break
         version = str(row.fields.get("version") or "file")
-        found.append(Answer(f"line-{number}", f"line-{number}", row.prompt, row.completion, version))
+        domains = (str(row.fields.get(name) or "") for name in ("segment", "tenant"))
+        found.append(Answer(f"line-{number}", f"line-{number}", row.prompt, row.completion, version, *domains))
     return found
 
 

@@ -78,6 +78,7 @@ def _body(record: VersionRecord) -> Iterator[str]:
         yield from _ppo(record)
     trunk = {"frozen": "the frozen base", "lora": "an adapter of their own", "full": "a copy of the base"}
     yield f"- Reward model: {config.reward.heads} heads on {trunk[config.reward.trunk]} (`{record.reward_model.id}`)."
+    yield from _domains(record)
     yield from _cost(record)
     yield "\n## How to load it\n"
     yield "```python"
@@ -90,6 +91,20 @@ def _body(record: VersionRecord) -> Iterator[str]:
     yield "\n## Limits\n"
     yield "It learned from the ratings of this product's users, and was judged by a model of other users' ratings, on"
     yield "prompts of the same kind. Nothing is known of it elsewhere. It inherits what its base can and can't do."
+
+
+def _domains(record: VersionRecord) -> Iterator[str]:
+    domains = record.reward_model.domains
+    if not domains:
+        return
+    own = sum(domain.own for domain in domains)
+    yield f"- Rewards by {record.config.reward.by}: {own} of {len(domains)} have weights of their own. Right about"
+    yield "  labels that they have not seen (own weights, common weights):"
+    for domain in domains:
+        told = f"  - `{domain.name}`: {domain.labels} labels of {domain.users} people"
+        if domain.own_accuracy is not None and domain.common_accuracy is not None:
+            told += f", {_share(domain.own_accuracy)}, {_share(domain.common_accuracy)}"
+        yield told if domain.own else f"{told}, common weights"
 
 
 def _ppo(record: VersionRecord) -> Iterator[str]:

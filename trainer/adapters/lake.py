@@ -27,7 +27,9 @@ from schemas.storage import LakeRoot, settled
 from schemas.tables import ScoreRow, Table, annotator_id
 from trainer.adapters.label_history import Taken, newest_of
 from trainer.adapters.pins import PINNED, Pin, PinLists, Pins, pin_of
+from trainer.adapters.traffic import traffic_of
 from trainer.core.dataset import PairRow, RatingRow, Row, Turn, trusted
+from trainer.core.domains import COMMON, By, Traffic
 from trainer.core.safety_examples import FlagRow, SafetyExample, from_flags
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,12 @@ class Answer:
     prompt: tuple[Turn, ...]
     completion: str
     version: str
+    segment: str = COMMON
+    tenant: str = COMMON
+
+    def domain(self, by: By) -> str:
+        """The one that a reward model which tells them apart by this rates it in."""
+        return COMMON if by == "none" else self.segment if by == "segment" else self.tenant
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class Pinned:
     prompts: Mapping[str, tuple[Turn, ...]]
     segments: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of the newest answers, by response id."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """The domains of the newest answers and of their prompts; empty where they are not told apart."""
     safety: tuple[SafetyExample, ...] = ()
     """Answers that were flagged or not; a labelled file's come to them."""
     thumbs: tuple[RatingRow, ...] = ()
@@ -103,14 +113,17 @@ class TrainerLake:
         newest_responses: int = 20_000,
         newest_labels: int | None = None,
         counts: Callable[[Row], bool] = lambda row: True,
+        by: By = "none",
     ) -> Pinned:
         """Labels and prompts at these versions; of the answers only the newest, so that history costs nothing.
 
         With `newest_labels` the same holds for labels: texts are read of so many of the newest that count (by `counts`;
         a few older ones may be among them), and of the others ids and times alone. A label's weight is its row's times
-        those of the raters behind it. Raises `DataGone` where some of it has been erased or vacuumed since.
+        those of the raters behind it. `by` tells domains apart. Raises `DataGone` where some of it has been erased or
+        vacuumed since.
         """
-        answers = self._newest_answers(pins.responses, ["prompt_id", "prompt", "segment", *_SAID], newest_responses)
+        columns = ["prompt_id", "prompt", "segment", *(("tenant",) if by == "tenant" else ()), *_SAID]
+        answers = self._newest_answers(pins.responses, columns, newest_responses)
         agreed = answers.filter(_LEARNABLE)
         refused = set(answers.filter(~_LEARNABLE)["response_id"].to_list())
         trust = self._trust(pins.annotators)
@@ -122,14 +135,16 @@ class TrainerLake:
             if sum(map(counts, (*found.pairs, *found.ratings))) >= newest_labels:
                 break
             wanted *= 2  # some of these are of no use
+        prompts = {
+            row["prompt_id"]: _turns(row["prompt"])
+            for row in agreed.select("response_id", "prompt_id", "prompt")
+            .unique("prompt_id", keep="first", maintain_order=True)
+            .iter_rows(named=True)
+        }
         return replace(
             found,
-            prompts={
-                row["prompt_id"]: _turns(row["prompt"])
-                for row in agreed.select("response_id", "prompt_id", "prompt")
-                .unique("prompt_id", keep="first", maintain_order=True)
-                .iter_rows(named=True)
-            },
+            prompts=prompts,
+            traffic=traffic_of(agreed, prompts, (*found.ratings, *found.thumbs), by),
             segments=dict(agreed.select("response_id", "segment").iter_rows()),
             safety=tuple(from_flags(_flag_rows(agreed))),
         )
@@ -235,10 +250,18 @@ class TrainerLake:
         pin = self._newest(tables.RESPONSES)
         if pin is None:
             return []
-        columns = ["response_id", "prompt_id", "prompt", "completion", "version", "event_time"]
+        columns = ["response_id", "prompt_id", "prompt", "completion", "version", "event_time", "segment", "tenant"]
         rows = self._responses(pin, columns, newest).filter((pl.col("completion").str.strip_chars() != "") & wanted)
         return [
-            Answer(r["response_id"], r["prompt_id"], _turns(r["prompt"]), r["completion"], r["version"])
+            Answer(
+                r["response_id"],
+                r["prompt_id"],
+                _turns(r["prompt"]),
+                r["completion"],
+                r["version"],
+                r["segment"] or COMMON,
+                r["tenant"] or COMMON,
+            )
             for r in rows.sort("response_id", descending=True).iter_rows(named=True)
         ]
 

@@ -1,7 +1,8 @@
 """The reward model: an ensemble of linear heads on what a trunk makes of an answer.
 
 The trunk is the frozen base, or one of the reward model's own (`reward_trunk`). How the heads are fitted is in
-`reward_fit`, from what in `reward_data`, and what they are worth in `reward_report`. Here: the ensemble itself, its
+`reward_fit`, from what in `reward_data`, and what they are worth in `reward_report`; what parts of the traffic have
+weights of their own, in `reward_domains`. Here: the ensemble itself, its
 temperature, and the reward that PPO sees, which is normalized on reference answers, discounted by the heads' spread and
 clipped. One ensemble has one objective: whether answers are safe is another head's question (`safety`), and the two
 never share labels or weights. A frozen trunk is the default: reference and reward are one forward pass then, and a few
@@ -13,29 +14,27 @@ Shapes: N answers, F features, H heads, Q quantiles.
 # torch leaves some of its own signatures untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from schemas.errors import NotEnoughData
 from trainer.core.calibration import fit_temperature
+from trainer.core.domains import Shares, alone
 from trainer.core.estimates import Estimate, accuracy, wilson
 from trainer.core.models import LanguageModel, Message
 from trainer.core.reward_data import RewardData, finite, folds_of, of_answers, without_one_sided
-from trainer.core.reward_fit import (
-    CrossFitted,
-    Fit,
-    OutOfFold,
-    RewardConfig,
-    bootstrap,
-    choose_l2,
-    fit,
-    out_of_fold,
-)
+from trainer.core.reward_domain_report import Unseen, domain_reports, gain
+from trainer.core.reward_domains import Own, fit_own, numbers_of, one_domain_each, prepared
+from trainer.core.reward_fit import CrossFitted, Fit, RewardConfig, bootstrap, fit
+from trainer.core.reward_folds import OutOfFold, choose, out_of_fold
 from trainer.core.reward_report import (
     CrossValidated,
     RewardReport,
@@ -53,6 +52,7 @@ __all__ = [
     "CrossValidated",
     "Estimate",
     "Example",
+    "OwnHeads",
     "RewardConfig",
     "RewardData",
     "RewardEnsemble",
@@ -63,6 +63,7 @@ __all__ = [
     "evaluate",
     "features",
     "fit_ensemble",
+    "scores_of",
     "signal",
     "wilson",
 ]
@@ -79,8 +80,17 @@ class Example:
     completion: str
 
 
+@dataclass(frozen=True)
+class OwnHeads:
+    """What the heads of each domain that has weights of its own add to the common ones, by row."""
+
+    names: tuple[str, ...]
+    weight_DFH: Tensor
+    bias_DH: Tensor
+
+
 class RewardEnsemble:
-    """H linear heads on standardized features.
+    """H linear heads on standardized features, common to all domains or with differences of some domains' own.
 
     `temperature` is what their scores have been divided by already, so that probabilities made of them are calibrated;
     `quantiles_Q` are those of the mean scores of the training answers, out of fold (None in files from before).
@@ -95,14 +105,29 @@ class RewardEnsemble:
         *,
         temperature: float = 1.0,
         quantiles_Q: Tensor | None = None,
+        own: OwnHeads | None = None,
     ) -> None:
         self.mean_F, self.scale_F, self.weight_FH, self.bias_H = mean_F, scale_F, weight_FH, bias_H
-        self.temperature, self.quantiles_Q = temperature, quantiles_Q
+        self.temperature, self.quantiles_Q, self.own = temperature, quantiles_Q, own
 
-    def score(self, features_NF: Tensor) -> Tensor:
-        """Scores N,H, the calibrated logits of a thumb up; differences are logits of a preference."""
+    def score(self, features_NF: Tensor, asked: Sequence[Shares] | None = None) -> Tensor:
+        """Scores N,H, the calibrated logits of a thumb up; differences are logits of a preference.
+
+        `asked` are the domains of each answer's prompt: of several the mean is taken, and those without weights of
+        their own (unknown ones too) have the common ones. None: all are rated by the common weights.
+        """
         x_NF = (features_NF.float().cpu() - self.mean_F) * self.scale_F
-        return x_NF @ self.weight_FH + self.bias_H
+        scores_NH = x_NF @ self.weight_FH + self.bias_H
+        if self.own is None or asked is None:
+            return scores_NH
+        for domain, (rows, shares) in _by_number(asked, self.own.names).items():
+            added_KH = x_NF[rows] @ self.own.weight_DFH[domain] + self.own.bias_DH[domain]
+            scores_NH[rows] += torch.tensor(shares)[:, None] * added_KH
+        return scores_NH
+
+    def score_in(self, features_NF: Tensor, domains: Sequence[str]) -> Tensor:
+        """Scores N,H of answers each in one domain."""
+        return self.score(features_NF, [alone(name) for name in domains])
 
     def save(self, file: Path) -> None:
         """Write a safetensors file."""
@@ -110,7 +135,11 @@ class RewardEnsemble:
         state["temperature"] = torch.tensor(self.temperature, dtype=torch.float64)
         if self.quantiles_Q is not None:
             state["quantiles"] = self.quantiles_Q
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+        metadata = None
+        if self.own is not None:
+            state |= {"own_weight": self.own.weight_DFH, "own_bias": self.own.bias_DH}
+            metadata = {"domains": json.dumps(self.own.names)}
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, metadata)
 
     @classmethod
     def load(cls, file: Path) -> "RewardEnsemble":
@@ -118,30 +147,68 @@ class RewardEnsemble:
         state = load_file(file)
         temperature = float(state["temperature"]) if "temperature" in state else 1.0
         parts = (state["mean"], state["scale"], state["weight"], state["bias"])
-        return cls(*parts, temperature=temperature, quantiles_Q=state.get("quantiles"))
+        own = None
+        if "own_weight" in state:
+            with safe_open(file, framework="pt") as held:
+                names = tuple(json.loads(held.metadata()["domains"]))
+            own = OwnHeads(names, state["own_weight"], state["own_bias"])
+        return cls(*parts, temperature=temperature, quantiles_Q=state.get("quantiles"), own=own)
+
+
+def _by_number(asked: Sequence[Shares], names: Sequence[str]) -> dict[int, tuple[list[int], list[float]]]:
+    """Rows of each domain that is among the names, by its number there, with the domain's share in each."""
+    number = {name: n for n, name in enumerate(names)}
+    found: dict[int, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    for row, shares in enumerate(asked):
+        for name, share in shares:
+            if name in number:
+                found[number[name]][0].append(row)
+                found[number[name]][1].append(share)
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
 class RewardSignal:
-    """Rewards for PPO: `clip((mean - k * spread - center) / scale)`, normalized on reference answers."""
+    """Rewards for PPO: `clip((mean - k * spread - center) / scale)`, normalized on reference answers.
+
+    With weights of domains' own each has a center of its own, on the same reference answers: a domain whose people are
+    easily pleased would else push its prompts towards the clip, where all answers are alike. The scale is common, for
+    calibrated scores have a unit: a domain whose people agree more, pulls more.
+    """
 
     ensemble: RewardEnsemble
     center: float
     scale: float
     spread_discount: float
     clip: float
+    centers: tuple[tuple[str, float], ...] = ()
+    """By domain, added to the common center."""
 
-    def __call__(self, features_NF: Tensor) -> Tensor:
-        scores_NH = self.ensemble.score(features_NF)
+    def __call__(self, features_NF: Tensor, asked: Sequence[Shares] | None = None) -> Tensor:
+        scores_NH = self.ensemble.score(features_NF, asked)
         discounted_N = scores_NH.mean(1) - self.spread_discount * scores_NH.std(1)
+        if asked is not None and self.centers:
+            level = dict(self.centers)
+            discounted_N = discounted_N - torch.tensor([sum(level.get(d, 0.0) * w for d, w in some) for some in asked])
         return ((discounted_N - self.center) / self.scale).clamp(-self.clip, self.clip)
 
 
-def signal(ensemble: RewardEnsemble, reference_NF: Tensor, config: RewardConfig) -> RewardSignal:
-    """Normalize on `reference_NF`, features of answers of the frozen base (some dozens at least)."""
-    plain = RewardSignal(ensemble, 0.0, 1.0, config.spread_discount, float("inf"))(reference_NF)
-    scale = max(float(plain.std()), 1e-6)
-    return RewardSignal(ensemble, float(plain.mean()), scale, config.spread_discount, config.clip)
+def signal(
+    ensemble: RewardEnsemble, reference_NF: Tensor, config: RewardConfig, asked: Sequence[Shares] | None = None
+) -> RewardSignal:
+    """Normalize on `reference_NF`, features of answers of the frozen base (some dozens at least).
+
+    `asked` are the domains of their prompts, where some have weights of their own.
+    """
+    raw = RewardSignal(ensemble, 0.0, 1.0, config.spread_discount, float("inf"))
+    plain = raw(reference_NF)
+    if ensemble.own is None or asked is None:
+        scale = max(float(plain.std()), 1e-6)
+        return replace(raw, center=float(plain.mean()), scale=scale, clip=config.clip)
+    center, n = float(plain.mean()), len(reference_NF)
+    centers = tuple((d, float(raw(reference_NF, [alone(d)] * n).mean()) - center) for d in ensemble.own.names)
+    scale = max(float(replace(raw, centers=centers)(reference_NF, asked).std()), 1e-6)
+    return replace(raw, center=center, scale=scale, clip=config.clip, centers=centers)
 
 
 def features(
@@ -173,28 +240,37 @@ def fit_ensemble(
     if there are no usable labels.
     """
     usable, dropped = usable_labels(data, config)
+    usable, rows_M, crowds = prepared(usable, config)
+    cross = cross and cross.of_rows(rows_M)
     fold_N = folds_of(usable.groups_N, config.folds, generator) if cross is None else cross.fold_N
-    l2 = choose_l2(usable, config, fold_N, cross)
+    chosen = choose(usable, config, fold_N, cross)
     weights_GH = bootstrap(int(usable.groups_N.max()) + 1, config.heads, generator)
-    whole = fit(usable, config, l2, weights_GH)
-    unseen = out_of_fold(usable, config, weights_GH, fold_N, l2, cross)
+    whole = fit(usable, config, chosen.common, weights_GH)
+    own = fit_own(usable, config, whole, torch.full((config.heads,), chosen.own), weights_GH)
+    unseen = out_of_fold(usable, config, weights_GH, fold_N, chosen, cross)
     temperature = _temperature(usable, unseen.scores_N, config)
-    ensemble = _calibrated(whole, temperature, unseen.scores_N[_labelled(usable)])
+    ensemble = _calibrated(whole, own, temperature, unseen.scores_N[_labelled(usable)])
+    seen = [Unseen(unseen.scores_N, unseen.common_N, usable)]
     if held_out is None:
         scored, judged, also = _cross_fitted(usable, unseen, config), usable, ()
     else:
-        judged, _ = finite(held_out)
-        scored, also = _scored(whole, judged, temperature), ((unseen.scores_N / temperature, usable),)
+        judged, _, names = one_domain_each(finite(held_out)[0])
+        scored, also = _scored(whole, own, judged, names, temperature), ((unseen.scores_N / temperature, usable),)
+        seen.append(Unseen(scored.uncalibrated_N, whole.score(judged.features_NF).mean(1), judged))
+    crowds = tuple(replace(c, own=c.own and own is not None) for c in crowds)
     made = report(
         scored,
         judged,
-        l2=l2,
+        l2=chosen.common,
         temperature=temperature,
         trained_on=usable,
         dropped=dropped,
         cross_validated=_accuracy_of(usable, unseen.scores_N),
         also=also,
     )
+    if crowds:
+        every = gain(seen, [c.name for c in crowds if c.own])
+        made = replace(made, domains=domain_reports(crowds, seen), domains_gain=every, own_l2=chosen.own)
     return ensemble, made
 
 
@@ -212,7 +288,7 @@ def usable_labels(data: RewardData, config: RewardConfig) -> tuple[RewardData, i
     return usable, broken + one_sided
 
 
-def _calibrated(whole: Fit, temperature: float, unseen_K: Tensor) -> RewardEnsemble:
+def _calibrated(whole: Fit, own: Own | None, temperature: float, unseen_K: Tensor) -> RewardEnsemble:
     """The temperature goes into the weights, so that whoever takes a sigmoid of a score gets a calibrated one."""
     ranks_Q = torch.linspace(0, 1, QUANTILES)
     return RewardEnsemble(
@@ -222,6 +298,7 @@ def _calibrated(whole: Fit, temperature: float, unseen_K: Tensor) -> RewardEnsem
         whole.bias_H / temperature,
         temperature=temperature,
         quantiles_Q=torch.quantile(unseen_K / temperature, ranks_Q),
+        own=None if own is None else OwnHeads(own.names, own.weight_DFH / temperature, own.bias_DH / temperature),
     )
 
 
@@ -247,9 +324,13 @@ def _temperature(data: RewardData, scores_N: Tensor, config: RewardConfig) -> fl
     return fit_temperature(torch.cat(logits), torch.cat(labels), torch.cat(weights))
 
 
-def _scored(whole: Fit, judged: RewardData, temperature: float) -> Scored:
+def _scored(whole: Fit, own: Own | None, judged: RewardData, names_N: Sequence[str], temperature: float) -> Scored:
     plain_N = whole.score(judged.features_NF).mean(1)
     effect_N = torch.zeros(()) if whole.length is None else whole.length(judged.lengths_N).mean(1)
+    if own is not None:
+        domains_N = numbers_of(names_N, own.names)
+        plain_N = plain_N + own.added(whole.standardizer(judged.features_NF), domains_N).mean(1)
+        effect_N = effect_N + own.effect(whole, judged.lengths_N, domains_N).mean(1)
     return Scored(plain_N / temperature, plain_N, plain_N + effect_N)
 
 
@@ -276,7 +357,8 @@ def cross_validate(
     Nested: L2 and the sign of the length baseline are chosen in each training part by itself, so nothing of a fold
     decides what is said of it.
     """
-    usable, _ = usable_labels(data, config)
+    usable, rows_M, _ = prepared(usable_labels(data, config)[0], config)
+    cross = cross and cross.of_rows(rows_M)
     fold_N = folds_of(usable.groups_N, config.folds, generator) if cross is None else cross.fold_N
     weights_GH = bootstrap(int(usable.groups_N.max()) + 1, config.heads, generator)
     unseen = out_of_fold(usable, config, weights_GH, fold_N, None, cross)
@@ -297,6 +379,12 @@ def _length_margins(data: RewardData, fold_N: Tensor) -> Tensor:
 
 def evaluate(ensemble: RewardEnsemble, held_out: RewardData, *, l2: float, trained_on: RewardData) -> RewardReport:
     """Accuracy, calibration and length baseline of the ensemble's mean score on held-out labels."""
-    scores_N = ensemble.score(held_out.features_NF).mean(1)
+    scores_N, held_out = scores_of(ensemble, held_out)
     scored = Scored(scores_N, scores_N * ensemble.temperature, scores_N)
     return report(scored, held_out, l2=l2, temperature=ensemble.temperature, trained_on=trained_on)
+
+
+def scores_of(ensemble: RewardEnsemble, data: RewardData) -> tuple[Tensor, RewardData]:
+    """Mean scores N by the weights of each answer's domain, and the data, with an answer of two domains twice."""
+    data, _, names_N = one_domain_each(data)
+    return ensemble.score_in(data.features_NF, names_N).mean(1), data

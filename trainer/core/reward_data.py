@@ -21,6 +21,28 @@ def _no_rows() -> Tensor:
 
 
 @dataclass(frozen=True)
+class LabelDomains:
+    """The domain (`trainer.core.domains`) of each label by name, "" for none."""
+
+    names_P: tuple[str, ...]
+    names_R: tuple[str, ...]
+    others_P: Tensor
+    """The second person behind a pair, numbered like the raters; `UNKNOWN_RATER` where there is none."""
+
+
+@dataclass(frozen=True)
+class OwnLabels:
+    """What the domains that get weights of their own learn from: made by `reward_domains.prepared`."""
+
+    names: tuple[str, ...]
+    domains_N: Tensor
+    """Number of each answer's domain in `names`, -1 for the others. All labels on an answer are of its domain."""
+    weights_P: Tensor
+    """The labels' weights with nobody above twice a fair share of their domain."""
+    weights_R: Tensor
+
+
+@dataclass(frozen=True)
 class RewardData:
     """Features of N answers and what people said of them. Row numbers point into `features_NF`.
 
@@ -48,6 +70,10 @@ class RewardData:
     segments_P: tuple[str, ...] = ()
     """The segment that each pair's answers were served in, for the report; empty: not told."""
     segments_R: tuple[str, ...] = ()
+    domains: LabelDomains | None = None
+    """None where domains are not told apart."""
+    own: OwnLabels | None = None
+    """None before `reward_domains.prepared`, and where no domain gets weights of its own."""
 
     def __len__(self) -> int:
         return len(self.pairs_P2) + len(self.rated_R)
@@ -79,7 +105,18 @@ def keep(data: RewardData, pairs_P: Tensor, rated_R: Tensor) -> RewardData:
         sources_P=_some(data.sources_P, pairs_P),
         segments_P=_some(data.segments_P, pairs_P),
         segments_R=_some(data.segments_R, rated_R),
+        domains=None if data.domains is None else _domains(data.domains, pairs_P, rated_R),
+        own=None if data.own is None else _own(data.own, pairs_P, rated_R),
     )
+
+
+def _domains(domains: LabelDomains, pairs_P: Tensor, rated_R: Tensor) -> LabelDomains:
+    names = _some(domains.names_P, pairs_P), _some(domains.names_R, rated_R)
+    return LabelDomains(*names, domains.others_P[pairs_P])
+
+
+def _own(own: OwnLabels, pairs_P: Tensor, rated_R: Tensor) -> OwnLabels:
+    return replace(own, weights_P=own.weights_P[pairs_P], weights_R=own.weights_R[rated_R])
 
 
 def _some(names: tuple[str, ...], mask: Tensor) -> tuple[str, ...]:

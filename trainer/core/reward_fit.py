@@ -21,8 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trainer.core.domains import By
 from trainer.core.losses import bradley_terry, thumbs_loss
-from trainer.core.reward_data import RewardData, folds_of, of_answers
+from trainer.core.reward_data import RewardData, of_answers
 
 Trunk = Literal["frozen", "lora", "full"]
 TRUNK_RATES = {"lora": 1e-3, "full": 1e-4}
@@ -68,8 +69,17 @@ class RewardConfig:
     Two cost as much as the whole once more."""
     refit_share: float = 0.5
     """From so many new labels on, as a share of those that the parent's trunk learned from, a new one is trained."""
+    by: By = "none"
+    """Which domains may have weights of their own beside the common ones (`reward_domains`)."""
+    domain_labels: int = 50
+    """A domain has none with fewer labels than that: heads fitted on 50 labels alone are right little above chance."""
+    domain_users: int = 8
+    """Nor with fewer people. Of eight, each of whom holds twice a fair share at most, nobody holds more than a quarter
+    of what the domain learns."""
 
     def __post_init__(self) -> None:
+        if self.domain_labels < 1 or self.domain_users < 2:
+            raise ValueError("domain_labels must be above 0, and domain_users above 1")
         if self.trunk_epochs < 1 or self.trunk_labels < 1 or self.trunk_rank < 1 or self.trunk_folds < 2:
             raise ValueError("trunk_epochs, trunk_labels and trunk_rank must be above 0, and trunk_folds above 1")
 
@@ -84,6 +94,12 @@ class CrossFitted:
 
     fold_N: Tensor
     features_KNF: Sequence[Tensor]
+
+    def of_rows(self, rows_M: Tensor) -> "CrossFitted":
+        """The same of these rows of the answers."""
+        if len(rows_M) == len(self.fold_N):
+            return self  # `one_domain_each` only adds some
+        return CrossFitted(self.fold_N[rows_M], tuple(features_NF[rows_M] for features_NF in self.features_KNF))
 
     def view(self, data: RewardData, fold: int) -> RewardData:
         """The data as the trunk sees them that was trained without this fold."""
@@ -217,6 +233,22 @@ def loss(
     return torch.stack([part * (share / total) for share, part in parts]).sum()
 
 
+def label_weights(data: RewardData, config: RewardConfig, weights_GH: Tensor) -> tuple[Tensor, Tensor, float]:
+    """What each label weighs in `loss`, by head (P,H and R,H), and the factor of the squared offsets."""
+    pair_share, rated_share = kind_shares(data, config)
+    pair_PH = normalized(data.pair_weights_P[:, None] * weights_GH[data.groups_N[data.pairs_P2[:, 0]]])
+    rated_RH = normalized(data.rating_weights_R[:, None] * weights_GH[data.groups_N[data.rated_R]])
+    spread = config.rater_spread**2 * effective(data.rating_weights_R)
+    prior = rated_share * 0.5 / spread if spread > 0 else 0.0
+    return pair_share * pair_PH, rated_share * rated_RH, prior
+
+
+def kind_shares(data: RewardData, config: RewardConfig) -> tuple[float, float]:
+    """The shares of pairs and of thumbs in `loss`."""
+    shares = (config.pair_share * bool(len(data.pairs_P2)), (1 - config.pair_share) * bool(len(data.rated_R)))
+    return shares[0] / sum(shares), shares[1] / sum(shares)
+
+
 def normalized(weights_KH: Tensor) -> Tensor:
     """Each head's weights as shares."""
     return weights_KH / weights_KH.sum(0, keepdim=True).clamp(min=1e-12)
@@ -254,44 +286,3 @@ def _with_length(head: Fit, data: RewardData) -> Tensor:
     """The scores that the labels are explained by: with the length effect, if there is one."""
     scores_NH = head.score(data.features_NF)
     return scores_NH if head.length is None else scores_NH + head.length(data.lengths_N)
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Mean scores of answers by heads that have seen nothing of their prompts, and the same with the length effect."""
-
-    scores_N: Tensor
-    with_length_N: Tensor
-    fold_N: Tensor
-
-
-def out_of_fold(
-    data: RewardData,
-    config: RewardConfig,
-    weights_GH: Tensor,
-    fold_N: Tensor,
-    l2: float | None,
-    cross: CrossFitted | None = None,
-) -> OutOfFold:
-    """Fit on the other folds, score each. `l2` None chooses it in each training set anew, by folds within it.
-
-    With a trained trunk the folds within have been seen by it: what is chosen there is too weak rather than too strong.
-    """
-    scores_N, with_length_N = torch.zeros(len(data.features_NF)), torch.zeros(len(data.features_NF))
-    for fold in fold_N.unique().tolist():
-        seen = seen_without(data, fold, cross)
-        others, here_N = of_answers(seen, fold_N != fold), fold_N == fold
-        if not len(others):
-            continue
-        strength = l2 if l2 is not None else choose_l2(others, config, _inner_folds(others, fold_N, fold, config))
-        heads = fit(others, config, strength, weights_GH)
-        plain_KH = heads.score(seen.features_NF[here_N])
-        effect_KH = torch.zeros(()) if heads.length is None else heads.length(data.lengths_N[here_N])
-        scores_N[here_N], with_length_N[here_N] = plain_KH.mean(1), (plain_KH + effect_KH).mean(1)
-    return OutOfFold(scores_N, with_length_N, fold_N)
-
-
-def _inner_folds(others: RewardData, fold_N: Tensor, fold: int, config: RewardConfig) -> Tensor:
-    """Folds over the groups outside an outer fold; answers of that fold are in none."""
-    inner_N = folds_of(others.groups_N, config.folds, torch.Generator().manual_seed(fold))
-    return torch.where(fold_N == fold, -1, inner_N)

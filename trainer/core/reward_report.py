@@ -16,6 +16,7 @@ from trainer.core.calibration import calibration_error
 from trainer.core.estimates import Estimate, accuracy, correlation, hits, mean_over_groups
 from trainer.core.ordering import ordering
 from trainer.core.reward_data import RewardData
+from trainer.core.reward_domain_report import DomainReport, Gain
 
 RATINGS = "rating"
 """The name of thumbs among the sources of labels."""
@@ -74,6 +75,12 @@ class RewardReport:
     `trainer.core.ordering`."""
     by_source: tuple[Agreement, ...] = ()
     by_segment: tuple[Agreement, ...] = ()
+    domains: tuple[DomainReport, ...] = ()
+    """Of each domain that the labels name, where domains are told apart."""
+    domains_gain: Gain | None = None
+    """Of all domains with weights of their own together."""
+    own_l2: float | None = None
+    """Strength at which these are drawn to the common ones; infinite: there are none."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,11 @@ def as_metrics(report: RewardReport) -> Mapping[str, float | None]:
         "cross_validated": None if report.cross_validated is None else report.cross_validated.mean,
         "dropped": float(report.dropped),
     }
+    if report.domains:
+        flat |= {"domains": float(len(report.domains)), "domains_own": float(sum(d.crowd.own for d in report.domains))}
+        if report.domains_gain is not None:
+            gain = report.domains_gain.difference
+            flat |= {"domains_gain_mean": gain.mean, "domains_gain_low": gain.low, "domains_gain_high": gain.high}
     for name in _FLAT_ESTIMATES:
         estimate: Estimate | None = getattr(report, name)
         for part in ("mean", "low", "high"):

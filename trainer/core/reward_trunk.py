@@ -42,11 +42,10 @@ from trainer.core.reward_fit import (
     Standardizer,
     bootstrap,
     choose_l2,
-    effective,
     fit,
+    label_weights,
     length_terms,
     log_words,
-    normalized,
 )
 from trainer.core.rollout import feature_layer, features_of
 
@@ -166,7 +165,7 @@ class Joint:
         made = (begun.weight_FH, begun.bias_H, length_LH, torch.zeros(max(n_raters, 0), heads))
         self.weight_FH, self.bias_H, self.length_LH, self.offset_UH = (nn.Parameter(t.clone()) for t in made)
         self.length_LH.requires_grad_(config.remove_length)
-        self.pair_PH, self.rated_RH, self.prior = _weights(data, config, weights_GH)
+        self.pair_PH, self.rated_RH, self.prior = label_weights(data, config, weights_GH)
 
     @classmethod
     def start(cls, data: RewardData, config: RewardConfig, generator: torch.Generator) -> "Joint":
@@ -218,17 +217,6 @@ class Joint:
         penalty = 0.5 * self.l2 * self.weight_FH.square().sum() + self.prior * self.offset_UH.square().sum()
         small = self.bias_H.square().sum() + self.length_LH.square().sum()
         return (penalty + TINY_RIDGE * small) / self.bias_H.shape[0]
-
-
-def _weights(data: RewardData, config: RewardConfig, weights_GH: Tensor) -> tuple[Tensor, Tensor, float]:
-    """What each label weighs in `reward_fit.loss`, by head, and the factor of the squared offsets."""
-    shares = (config.pair_share * bool(len(data.pairs_P2)), (1 - config.pair_share) * bool(len(data.rated_R)))
-    pair_share, rated_share = (share / sum(shares) for share in shares)
-    pair_PH = normalized(data.pair_weights_P[:, None] * weights_GH[data.groups_N[data.pairs_P2[:, 0]]])
-    rated_RH = normalized(data.rating_weights_R[:, None] * weights_GH[data.groups_N[data.rated_R]])
-    spread = config.rater_spread**2 * effective(data.rating_weights_R)
-    prior = rated_share * 0.5 / spread if spread > 0 else 0.0
-    return pair_share * pair_PH, rated_share * rated_RH, prior
 
 
 def accumulate(trunk: Trunk, joint: Joint, units: Sequence[Unit], texts: Texts) -> int:

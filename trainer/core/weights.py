@@ -11,12 +11,15 @@ In each set, pairs and thumbs each by themselves (they have losses of their own)
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
 
 from trainer.core.labels import Labels, PairRow, People, R, RatingRow, Row, people_behind
 
 LARGEST_CUT = 4.0
 """By how much a label of a source that is beyond its cap may be made to count less than another."""
 ROUNDS = 200
+P = TypeVar("P", str, int)
+"""A person, by name or by number."""
 
 
 @dataclass(frozen=True)
@@ -121,32 +124,41 @@ def _balanced(rows: Sequence[R], share: float) -> list[R]:
 
 
 def _capped(rows: Sequence[R], share: float, behind: People) -> list[R]:
-    """Cut whoever is above the share, again and again while that lowers the sum; where a person is behind so much that
-    nothing else would be left, all of theirs goes."""
-    people = [sorted(behind(row)) for row in rows]
+    weights = capped([sorted(behind(row)) for row in rows], [row.weight for row in rows], share)
+    return [replace(row, weight=w) for row, w in zip(rows, weights, strict=True) if w is not None]
+
+
+def capped(people: Sequence[Sequence[P]], weights: Sequence[float], share: float) -> list[float | None]:
+    """Cut whoever is above the larger of `share` and twice a fair share, again and again while that lowers the sum.
+
+    `people` are those behind each weight. Where somebody is behind so much that nothing else would be left, all of
+    theirs goes (None).
+    """
     everyone = {person for some in people for person in some}
     if not everyone:
-        return []
-    allowed = max(share, 2 * sum(map(len, people)) / len(rows) / len(everyone))
-    weights = [row.weight for row in rows]
+        return [None] * len(people)
+    allowed = max(share, 2 * sum(map(len, people)) / len(people) / len(everyone))
+    cut = list(weights)
     for _ in range(ROUNDS):
-        totals = _totals(people, weights)
-        whole, counted = sum(weights), sum(totals.values())
+        totals = _totals(people, cut)
+        whole, counted = sum(cut), sum(totals.values())
         if max(totals.values()) <= allowed * whole * (1 + 1e-9):
             break
         cap = solve_cap(list(totals.values()), allowed * whole / counted)
         factors = {person: min(1.0, cap / total) for person, total in totals.items()}
-        weights = [w * min(factors[p] for p in some) for w, some in zip(weights, people, strict=True)]
+        cut = [w * min(factors[p] for p in some) for w, some in zip(cut, people, strict=True)]
     else:
-        totals = _totals(people, weights)
+        totals = _totals(people, cut)
         heaviest = max(totals, key=lambda person: (totals[person], person))
-        kept = [row for row, some in zip(rows, people, strict=True) if heaviest not in some]
-        return _capped(kept, share, behind)
-    return [replace(row, weight=weight) for row, weight in zip(rows, weights, strict=True)]
+        kept = [n for n, some in enumerate(people) if heaviest not in some]
+        left = capped([people[n] for n in kept], [weights[n] for n in kept], share)
+        found = dict(zip(kept, left, strict=True))
+        return [found.get(n) for n in range(len(people))]
+    return list(cut)
 
 
-def _totals(people: Sequence[Sequence[str]], weights: Sequence[float]) -> dict[str, float]:
-    totals: dict[str, float] = defaultdict(float)
+def _totals(people: Sequence[Sequence[P]], weights: Sequence[float]) -> dict[P, float]:
+    totals: dict[P, float] = defaultdict(float)
     for some, weight in zip(people, weights, strict=True):
         for person in some:
             totals[person] += weight
