@@ -34,9 +34,21 @@ def loader(settings: TrainerSettings) -> LoadBase:
     def load() -> LanguageModel:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        return load_base(settings.base_model, dtype=settings.dtype, device=local_device(settings.torch_device()))
+        base = load_base(settings.base_model, dtype=settings.dtype, device=local_device(settings.torch_device()))
+        _same_bits_again(base)
+        return base
 
     return load
+
+
+def _same_bits_again(base: LanguageModel) -> None:
+    """On the CPU the same weights from run to run, with several threads too.
+
+    Otherwise these add the gradients of states that several tokens share in whatever order they come to it.
+    """
+    torch.use_deterministic_algorithms(base.device.type == "cpu")
+    # A debugging aid, which would cost a pass over each tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def processes(settings: TrainerSettings) -> Processes | None:

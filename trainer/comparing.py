@@ -135,10 +135,11 @@ def evaluate(
     """The trained policy on the held-out prompts, and its answers; a prompt is judged by the mean of its answers."""
     every = before.prompts * config.answers_per_held_out
     after = answers_to(policy, every, config, seed=config.seed + 1, progress=progress)
-    scores = {
-        name: judging.score(answers.features_NF).mean(1).view(-1, len(before.prompts)).mean(0).tolist()
+    by_head = {
+        name: judging.score(answers.features_NF).unflatten(0, (-1, len(before.prompts))).mean(0)
         for name, answers in (("after", after), ("parent", before.parent), ("base", before.base))
     }
+    scores = {name: scores_NH.mean(1).tolist() for name, scores_NH in by_head.items()}
     samples = tuple(
         Sample(prompt=prompt[-1][1], before=old, after=new, judge_before=old_score, judge_after=new_score)
         for prompt, old, new, old_score, new_score in zip(
@@ -149,6 +150,7 @@ def evaluate(
         prompts=len(before.prompts),
         judged_by=dataset.judged_by,
         win_rate_vs_parent=_interval(judge.win_rate(scores["after"], scores["parent"], seed=config.seed)),
+        win_certainty=judge.certainty(by_head["after"], by_head["parent"], seed=config.seed),
         win_rate_vs_base=_interval(judge.win_rate(scores["after"], scores["base"], seed=config.seed)),
         kl=after.kl,
         length=after.tokens,

@@ -37,6 +37,7 @@ def measured(fitted: Fitted, report: Report, evaluation: Evaluation) -> dict[str
         "length": evaluation.length,
         "finished": evaluation.finished,
         "win_rate_vs_parent": evaluation.win_rate_vs_parent.mean,
+        "win_certainty": evaluation.win_certainty,
         "win_rate_vs_base": evaluation.win_rate_vs_base.mean,
     }
     return {**reward_figures(fitted), **training, **limits, **found}
@@ -52,6 +53,7 @@ def candidate(learned: Learned, config: CycleConfig, figures: Mapping[str, float
         beyond_length=fitted.outcomes.beyond_length(config.seed),
         judge=ordered_by(fitted.judge_report),
         win_rate_vs_parent=gates.Share(**evaluation.win_rate_vs_parent.model_dump()),
+        win_certainty=evaluation.win_certainty,
         comparisons=comparisons(learned.dataset),
         kl=_distance(learned.kl_N, config.ppo.kl_budget, config.seed),
         kl_parent=_distance(probed.kl_parent_N, config.ppo.kl_parent_budget, config.seed),

@@ -65,6 +65,8 @@ class Evaluation(Frozen):
     probes_asked: int = 0
     suite_sha256: str | None = None
     token_seconds: tuple[float, float] | None = None
+    win_certainty: float | None = None
+    """The chance that it beats its parent, by the judge's heads (`trainer.core.judge.certainty`)."""
 
 
 class RewardTrunkInfo(Frozen):

@@ -159,6 +159,7 @@ class GateSettings(_Nested):
     length_cases: Count | None = None
     win_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     win_rate_low: Annotated[float, Field(ge=0, le=1)] | None = None
+    win_certainty: Annotated[float, Field(ge=0, le=1)] | None = None
     comparisons: Annotated[int, Field(ge=0)] | None = None
     kl_slack: Annotated[float, Field(gt=0)] | None = None
     kl_parent_share: Annotated[float, Field(gt=0)] | None = None

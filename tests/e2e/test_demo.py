@@ -56,6 +56,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         "ENOUGH_CASES": "1000000",
         "WIN_RATE": "0",
         "WIN_RATE_LOW": "0",
+        "WIN_CERTAINTY": "0",
         "LONGEST": "100",
         "COMPARISONS": "1",
         "CALIBRATION": "1",

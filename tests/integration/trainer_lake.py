@@ -74,8 +74,8 @@ def settings(data: Path, base: Path, **changes: Any) -> TrainerSettings:
         },
         "reward": {"heads": 4, "l2_grid": (0.01,)},
         "gates": {
-            "reward_accuracy": 0.0, "win_rate": 0.0, "win_rate_low": 0.0, "shortest": 0.0, "longest": 100.0,
-            "comparisons": 1, "slower": 10.0, "probe_tokens": 600,
+            "reward_accuracy": 0.0, "win_rate": 0.0, "win_rate_low": 0.0, "win_certainty": 0.0,
+            "shortest": 0.0, "longest": 100.0, "comparisons": 1, "slower": 10.0, "probe_tokens": 600,
         },
     }  # fmt: skip
     return TrainerSettings(**(given | changes))

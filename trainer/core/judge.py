@@ -74,6 +74,25 @@ def win_rate(new_N: Sequence[float], old_N: Sequence[float], *, seed: int = 0, r
     return WinRate(mean, min(low, mean), max(high, mean), len(wins))
 
 
+def certainty(new_NH: Tensor, old_NH: Tensor, *, seed: int = 0, resamples: int = 2000) -> float:
+    """The chance that the new version wins more than half of the comparisons, by the judge and its doubts about itself.
+
+    Scores N,H of both versions by prompt and head. Each head learned from a bootstrap sample of the judge's labels, so
+    how much their win rates differ tells how far other labels would have changed the verdict; prompts are resampled as
+    in `win_rate`. Raises ValueError for scores of unlike shape, or none.
+    """
+    if new_NH.shape != old_NH.shape or not new_NH.numel():
+        raise ValueError(f"need as many new scores as old ones, and one at least: got {new_NH.shape}, {old_NH.shape}")
+    difference_NH = (new_NH - old_NH).double()
+    wins_NH = (difference_NH > 0).double() + 0.5 * (difference_NH == 0).double()
+    (n, heads), generator = wins_NH.shape, torch.Generator().manual_seed(seed)
+    widened_MH = torch.cat([wins_NH, wins_NH.new_ones(1, heads), wins_NH.new_zeros(1, heads)])
+    head_R1 = torch.randint(heads, (resamples, 1), generator=generator)
+    prompt_RM = torch.randint(n + 2, (resamples, n + 2), generator=generator)
+    rate_R = widened_MH[prompt_RM, head_R1].mean(1)
+    return float((rate_R > 0.5).double().mean() + 0.5 * (rate_R == 0.5).double().mean())
+
+
 def sample_answers(
     policy: Policy,
     prompts: Sequence[Sequence[int]],

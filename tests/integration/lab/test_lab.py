@@ -37,6 +37,7 @@ QUICK = {
     "THUMBWHEEL_GATES__REWARD_ACCURACY": "0",
     "THUMBWHEEL_GATES__WIN_RATE": "0",
     "THUMBWHEEL_GATES__WIN_RATE_LOW": "0",
+    "THUMBWHEEL_GATES__WIN_CERTAINTY": "0",
     "THUMBWHEEL_GATES__COMPARISONS": "1",
 }
 """Few labels and steps, and gates that such a cycle passes: what is tested here is the lab."""

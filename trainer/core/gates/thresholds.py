@@ -29,6 +29,10 @@ class GateThresholds:
     """Do no harm: on held-out prompts the judge must not prefer the version that is served now."""
     win_rate_low: float = 0.4
     """The interval's lower end: with 64 prompts a truly equal version has it near 0.38, one a little better passes."""
+    win_certainty: float = 0.85
+    """Chance that the version beats the one that is served, the judge's doubts about itself counted: a judge with few
+    labels may prefer a worse version on every prompt. Where a twentieth of the people were poisoners, 2 of 24 promoted
+    versions were worse (docs/experiments.md): they had 0.60 and 0.76, four fifths of the better ones more than 0.85."""
     comparisons: int = 16
     """Fewest effective comparisons. Below it even three wins in four can't be told from a coin."""
     kl_slack: float = 1.25

@@ -67,6 +67,8 @@ class Candidate:
     seed: int = 0
     changed: bool = True
     """Whether its weights are others than the parent's."""
+    win_certainty: float | None = None
+    """The chance that it beats its parent, by the judge's heads (`trainer.core.judge.certainty`)."""
 
 
 def judge_candidate(candidate: Candidate, thresholds: GateThresholds) -> tuple[GateResult, ...]:
@@ -80,6 +82,7 @@ def judge_candidate(candidate: Candidate, thresholds: GateThresholds) -> tuple[G
         order("judge", candidate.judge, thresholds),
         comparisons(candidate.comparisons, thresholds),
         win_rate(candidate.win_rate_vs_parent, thresholds),
+        win_certainty(candidate.win_certainty, candidate.win_rate_vs_parent.n, thresholds),
         kl("kl", candidate.kl, thresholds),
         kl("kl_parent", candidate.kl_parent, thresholds),
         length(candidate.length, candidate.parent_length, thresholds),
@@ -212,6 +215,32 @@ def win_rate(share: Share, thresholds: GateThresholds) -> GateResult:
     else:
         remedy = "more labels to learn from: this version is worse by what the judge's raters say"
     return _result("win_rate", good, share, wanted, detail, remedy)
+
+
+def win_certainty(chance: float | None, prompts: int, thresholds: GateThresholds) -> GateResult:
+    """The judge's heads, each of which learned from other labels, agree that the version is better than its parent."""
+    wanted = thresholds.win_certainty
+    good = chance is not None and chance >= wanted
+    if chance is None:
+        detail = f"nobody compared it with its parent; asked for a chance of {wanted:.2f} that it is better"
+    else:
+        detail = (
+            f"better than its parent by a chance of {chance:.2f}, over the judge's heads and {prompts} prompts; "
+            f"asked for {wanted:.2f}"
+        )
+    if chance is not None and chance < 0.5:
+        remedy = "more labels to learn from: it is rather worse by what the judge's raters say"
+    else:
+        remedy = "more labels from the judge's raters, so that its heads agree, or more held-out prompts"
+    return GateResult(
+        name="win_certainty",
+        passed=good,
+        value=_known(chance or 0.0),
+        threshold=wanted,
+        cases=prompts,
+        detail=detail,
+        remedy=None if good else remedy,
+    )
 
 
 def kl(name: str, found: Distance, thresholds: GateThresholds) -> GateResult:

@@ -14,7 +14,17 @@ from trainer.core.gates import (
     refusal,
 )
 from trainer.core.gates.thresholds import PROBES
-from trainer.core.gates.verdicts import WHAT, beyond_length, calibration, finite, kl, length, order, win_rate
+from trainer.core.gates.verdicts import (
+    WHAT,
+    beyond_length,
+    calibration,
+    finite,
+    kl,
+    length,
+    order,
+    win_certainty,
+    win_rate,
+)
 
 THRESHOLDS = GateThresholds()
 SAME = Paired("flattery", (0.0,) * 64, (0.0,) * 64)
@@ -31,6 +41,7 @@ def candidate(**changes: object) -> Candidate:
         "beyond_length": Share(0.1, -0.02, 0.22, 90),
         "judge": Share(0.7, 0.6, 0.8, 90),
         "win_rate_vs_parent": Share(0.6, 0.5, 0.7, 64),
+        "win_certainty": 0.9,
         "comparisons": (64.0, 30.0, 9.0),
         "kl": distance(3.0),
         "kl_parent": distance(2.0),
@@ -47,8 +58,8 @@ def test_a_good_candidate_passes_every_gate_and_nothing_is_to_be_changed() -> No
     gates = judge_candidate(candidate(), THRESHOLDS)
     assert [g.name for g in gates] == [
         "finite", "changed",
-        "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "kl", "kl_parent",
-        "length", "latency", "flattery",
+        "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "win_certainty",
+        "kl", "kl_parent", "length", "latency", "flattery",
     ]  # fmt: skip
     assert passed(gates) and refusal(gates) == "" and not any(g.remedy for g in gates)
 
@@ -64,6 +75,8 @@ def test_a_good_candidate_passes_every_gate_and_nothing_is_to_be_changed() -> No
         ({"comparisons": (64.0, 15.9, 40.0)}, "comparisons"),
         ({"comparisons": (15.0, 64.0, 40.0)}, "comparisons"),
         ({"win_rate_vs_parent": Share(0.49, 0.45, 0.55, 64)}, "win_rate"),
+        ({"win_certainty": 0.84}, "win_certainty"),
+        ({"win_certainty": None}, "win_certainty"),
         ({"kl": distance(10.1)}, "kl"),
         ({"kl_parent": distance(10.1)}, "kl_parent"),
         ({"length": 45.0}, "length"),
@@ -106,6 +119,14 @@ def test_length_must_be_beaten_by_the_interval_once_there_are_enough_labels() ->
     assert beyond_length(Share(-0.05, -0.12, 0.02, 399), THRESHOLDS).passed
     assert not beyond_length(Share(0.05, -0.02, 0.12, 400), THRESHOLDS).passed
     assert beyond_length(Share(0.08, 0.01, 0.15, 400), THRESHOLDS).passed
+
+
+def test_a_judge_whose_heads_disagree_holds_a_version_back_and_says_what_would_help() -> None:
+    doubted, doubtful = win_certainty(0.76, 52, THRESHOLDS), win_certainty(0.3, 52, THRESHOLDS)
+    assert (doubted.passed, doubted.value, doubted.threshold, doubted.cases) == (False, 0.76, 0.85, 52)
+    assert "a chance of 0.76, over the judge's heads and 52 prompts; asked for 0.85" in doubted.detail
+    assert "more labels from the judge's raters" in (doubted.remedy or "")
+    assert "rather worse" in (doubtful.remedy or "") and win_certainty(0.85, 52, THRESHOLDS).remedy is None
 
 
 def test_a_win_rate_of_one_half_passes_while_its_lower_end_is_near() -> None:

@@ -3,9 +3,10 @@
 import random
 
 import pytest
+import torch
 
 from tests.unit.trainer.core.language import policy
-from trainer.core.judge import sample_answers, win_rate
+from trainer.core.judge import certainty, sample_answers, win_rate
 from trainer.core.rollout import SamplingConfig
 
 
@@ -42,6 +43,29 @@ def test_the_interval_of_a_hundred_even_prompts_is_about_a_tenth_each_way() -> N
 def test_scores_that_do_not_pair_up_are_refused() -> None:
     with pytest.raises(ValueError, match="as many new scores"):
         win_rate([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("won_by_head", "expected"),
+    [
+        ([1.0, 1.0, 1.0, 0.0], 0.75),  # a head each in four would say the opposite, whatever the prompts
+        ([1.0, 0.0], 0.5),
+        # Draws of 102 with 61 wins among them: a mean of 0.598 with a deviation of 0.0486, 2.02 above one half.
+        ([0.6] * 3, 0.978),
+        ([0.4] * 3, 1 - 0.978),
+    ],
+)
+def test_the_certainty_of_a_win_counts_heads_that_disagree_as_well_as_prompts(
+    won_by_head: list[float], expected: float
+) -> None:
+    won_NH = torch.stack([(torch.arange(100) < 100 * won).float() for won in won_by_head], dim=1)
+    assert certainty(won_NH, torch.full_like(won_NH, 0.5), resamples=4000) == pytest.approx(expected, abs=0.02)
+
+
+def test_equal_scores_make_a_certainty_of_one_half_and_unlike_shapes_are_refused() -> None:
+    assert certainty(torch.zeros(30, 4), torch.zeros(30, 4)) == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(ValueError, match="as many new scores"):
+        certainty(torch.zeros(3, 2), torch.zeros(3, 4))
 
 
 def test_an_untrained_adapter_answers_as_the_base_does_at_no_kl() -> None:
