@@ -10,6 +10,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ThumbwheelError):
         return _one_line(str(error))
     if isinstance(error, ModuleNotFoundError):
+        if error.name is None:  # a package's own check of what it needs
+            return f"{_one_line(str(error))}; run `make setup`"
         return f"the package {error.name} is not installed; run `make setup`"
     if isinstance(error, OSError):
         return _os_error(error)

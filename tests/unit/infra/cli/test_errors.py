@@ -20,6 +20,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     [
         (BrokerUnavailable("it is\ngone"), "it is gone"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), "a.txt: No such file; check the path"),
+        (ModuleNotFoundError("this needs tables >= 3"), "this needs tables >= 3; run `make setup`"),
         (ModuleNotFoundError("no", name="faust"), "the package faust is not installed; run `make setup`"),
         (KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "denied")),
          "the broker refused: denied; see `thumbwheel doctor`"),
