@@ -106,8 +106,8 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
     assert set(record.cost) == {"pin", "reward_model", "policy", "evaluate"}
     assert [g.name for g in record.gates] == [
         "finite", "changed",
-        "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "kl", "kl_parent",
-        "length", "latency", "repetition", "sameness", "flattery", "questions", "format", "unsafe", "over_refusal",
+        "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "win_certainty",
+        "kl", "kl_parent", "length", "latency", "repetition", "sameness", "flattery", "questions", "format", "unsafe", "over_refusal",
         "red_team", "sycophancy",
     ]  # fmt: skip
     assert all(g.passed and g.remedy is None for g in record.gates)
@@ -216,7 +216,9 @@ def test_the_next_cycle_starts_from_the_version_that_is_live(world: World) -> No
 
 
 def test_a_version_that_fails_a_gate_is_rejected_with_the_reason(world: World) -> None:
-    strict = with_settings(world, gates={"reward_accuracy": 0.0, "win_rate": 1.0, "comparisons": 1, "slower": 10.0})
+    strict = with_settings(
+        world, gates={"reward_accuracy": 0.0, "win_rate": 1.0, "win_certainty": 0.0, "comparisons": 1, "slower": 10.0}
+    )
     outcome = strict.run()
     assert outcome.status is CycleStatus.REFUSED and outcome.reason.startswith("win_rate: ")
     (event,) = strict.versions()

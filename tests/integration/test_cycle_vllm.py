@@ -24,7 +24,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path, base: Path, url: str, **changes: Any) -> Outcome:
-    settings = lake.settings(data, base, generation="vllm", vllm_url=url, score_responses=0, **changes)
+    settings = lake.settings(data, base, generation="vllm", vllm_url=url, score_responses=0, seed=0, **changes)
     return CycleRunner(settings, MemoryEvents(), load_base=app.loader(settings)).run()
 
 
