@@ -107,8 +107,8 @@ def test_the_record_holds_what_a_repetition_needs(done: tuple[World, Outcome]) -
     assert [g.name for g in record.gates] == [
         "finite", "changed",
         "reward_model", "calibration", "beyond_length", "judge", "comparisons", "win_rate", "win_certainty",
-        "kl", "kl_parent", "length", "latency", "repetition", "sameness", "flattery", "questions", "format", "unsafe", "over_refusal",
-        "red_team", "sycophancy",
+        "kl", "kl_parent", "length", "latency", "repetition", "sameness", "flattery", "questions", "format", "unsafe",
+        "over_refusal", "red_team", "sycophancy",
     ]  # fmt: skip
     assert all(g.passed and g.remedy is None for g in record.gates)
     assert record.evaluation.samples[0].prompt and record.evaluation.prompts == 11
