@@ -48,6 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        processes = _processes(given, settings)
+        if processes > 1:
+            from trainer.adapters.launching import launch
+
+            return launch(processes, sys.argv[1:] if arguments is None else arguments)
         return _led(given, settings, stop)
     except ThumbwheelError as error:
         if given.program == "distill" and isinstance(error, Stopped):
@@ -96,13 +101,27 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
+def _processes(given: argparse.Namespace, settings: "TrainerSettings") -> int:
+    """How many processes are to be started for the program: those of the settings, for a repetition the record's."""
+    from trainer.adapters.launching import launched
+    from trainer.adapters.registry import Registry
+
+    if launched() or given.program not in ("run", "once", "reproduce"):
+        return 1
+    if given.program == "reproduce":
+        return Registry(settings.registry).record(given.version).config.processes
+    return settings.processes
+
+
 def _led(given: argparse.Namespace, settings: "TrainerSettings", stop: threading.Event) -> int:
-    """Run the program; of several processes that torchrun started it is the first one's, and the others help it."""
+    """Run the program; of several processes it is the first one's, and the others help it."""
     from trainer import app
+    from trainer.adapters.launching import end_with_the_launcher
 
     team = app.processes(settings)
     if team is None:
         return _run(given, settings, stop, None)
+    end_with_the_launcher()
     if team.rank:
         app.run_helper(settings, team, stop)
         return 0

@@ -12,6 +12,7 @@ from trainer.core import judge
 from trainer.core.dataset import Dataset, Turn
 from trainer.core.domains import Shares
 from trainer.core.judge import Answers, WinRate
+from trainer.core.parallel import ALONE, Peers
 from trainer.core.reward import RewardEnsemble
 from trainer.core.reward_looks import ModelReward, Read
 from trainer.core.rewards import CombinedReward
@@ -51,6 +52,7 @@ def look_before(
     extra: ExtraReward | None = None,
     read: Read | None = None,
     asked: Mapping[tuple[int, ...], Shares] | None = None,
+    peers: Peers = ALONE,
 ) -> Before:
     """Answers to compare with later, and the reward normalized on the base's.
 
@@ -61,9 +63,9 @@ def look_before(
     held = [encode_prompt(policy.lm, p, config.limits) for p in dataset.held_out_prompts]
     seed = config.seed + 1
     every = held * config.answers_per_held_out
-    base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress)
-    parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress)
-    answered, reference = _reference(policy, dataset, base, config, progress=progress)
+    base = answers_to(policy, every, config, seed=seed, reference=True, progress=progress, peers=peers)
+    parent = base if parent_is_base else answers_to(policy, every, config, seed=seed, progress=progress, peers=peers)
+    answered, reference = _reference(policy, dataset, base, config, progress=progress, peers=peers)
     prompts = [encode_prompt(policy.lm, p, config.limits) for p in answered]
     alone = reward_signal(fitted, config, reference, prompts=prompts, read=read, asked=asked)
     signal = with_extra(alone, extra, policy.lm, answered, dataset.train_prompts, reference, config)
@@ -74,7 +76,7 @@ def look_before(
 
 
 def _reference(
-    policy: Policy, dataset: Dataset, base: Answers, config: CycleConfig, *, progress: Progress
+    policy: Policy, dataset: Dataset, base: Answers, config: CycleConfig, *, progress: Progress, peers: Peers
 ) -> tuple[list[tuple[Turn, ...]], Answers]:
     """Prompts, and what the base answers to them: `base`, its answers to the held-out prompts, and more if need be."""
     least, most = REFERENCE_ANSWERS
@@ -83,7 +85,7 @@ def _reference(
     if not more:
         return asked, base.first(len(asked))
     encoded = [encode_prompt(policy.lm, p, config.limits) for p in more]
-    others = answers_to(policy, encoded, config, seed=config.seed + 2, reference=True, progress=progress)
+    others = answers_to(policy, encoded, config, seed=config.seed + 2, reference=True, progress=progress, peers=peers)
     return asked + more, joined([base, others])
 
 
@@ -95,6 +97,7 @@ def answers_to(
     seed: int,
     progress: Progress,
     reference: bool = False,
+    peers: Peers = ALONE,
 ) -> Answers:
     """One answer to each prompt, in parts so short that a request to stop is soon heard."""
     parts: list[Answers] = []
@@ -102,7 +105,8 @@ def answers_to(
     size = math.ceil(len(prompts) / math.ceil(len(prompts) / SAMPLE_BATCH))
     for n, start in enumerate(range(0, len(prompts), size)):
         part = prompts[start : start + size]
-        parts.append(judge.sample_answers(policy, part, sampling, seed=seed * 1000 + n, reference=reference))
+        drawn = judge.sample_answers(policy, part, sampling, seed=seed * 1000 + n, reference=reference, peers=peers)
+        parts.append(drawn)
         progress((start + len(part)) / len(prompts))
     return joined(parts)
 
@@ -131,10 +135,11 @@ def evaluate(
     config: CycleConfig,
     *,
     progress: Progress,
+    peers: Peers = ALONE,
 ) -> tuple[Evaluation, Answers]:
     """The trained policy on the held-out prompts, and its answers; a prompt is judged by the mean of its answers."""
     every = before.prompts * config.answers_per_held_out
-    after = answers_to(policy, every, config, seed=config.seed + 1, progress=progress)
+    after = answers_to(policy, every, config, seed=config.seed + 1, progress=progress, peers=peers)
     by_head = {
         name: judging.score(answers.features_NF).unflatten(0, (-1, len(before.prompts))).mean(0)
         for name, answers in (("after", after), ("parent", before.parent), ("base", before.base))

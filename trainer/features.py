@@ -17,7 +17,8 @@ from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import Labels, Row, Turn
 from trainer.core.domains import Traffic
 from trainer.core.labels import texts_of
-from trainer.core.packing import Group
+from trainer.core.packing import Group, in_step
+from trainer.core.parallel import ALONE, Peers
 from trainer.core.reading import read, reading_batches, reading_groups
 from trainer.core.reward_data import UNKNOWN_RATER, LabelDomains, RewardData
 from trainer.core.safety import SafetyData
@@ -62,8 +63,13 @@ def featurize(
     limits: Limits,
     progress: Progress,
     cache: FeatureCache | None = None,
+    *,
+    peers: Peers = ALONE,
 ) -> FeatureTable:
     """Features of answers (prompt, completion) on the frozen base; each distinct one is read once, or found in `cache`.
+
+    Several processes share what is to be read. The cache is process 0's, which alone has the whole table then; in the
+    others what was found in it is zero.
 
     On the CPU they are the same, bit by bit, whatever else is read; of a prompt's answers, two are read together in the
     order in which they come here. `tokens` counts what was read.
@@ -72,7 +78,7 @@ def featurize(
     encoded = {prompt: tuple(encode_prompt(lm, prompt, limits)) for prompt in dict.fromkeys(p for p, _ in distinct)}
     tokens = [(encoded[prompt], tuple(encode_answer(lm, text, limits))) for prompt, text in distinct]
     groups = reading_groups([prompt for prompt, _ in tokens], [answer for _, answer in tokens])
-    found, n_tokens = _read(lm, groups, progress, cache)
+    found, n_tokens = _read(lm, groups, progress, cache, peers)
     return FeatureTable(
         {key: n for n, key in enumerate(distinct)}, torch.stack([found[read_as] for read_as in tokens]), n_tokens
     )
@@ -83,33 +89,54 @@ _Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _read(
-    lm: LanguageModel, groups: Sequence[Group], progress: Progress, cache: FeatureCache | None
+    lm: LanguageModel, groups: Sequence[Group], progress: Progress, cache: FeatureCache | None, peers: Peers
 ) -> tuple[dict[_Tokens, Tensor], int]:
     """Features F by tokens, and how many tokens were read for them."""
     known = cache.find(groups) if cache else {}
+    kept = [known.get(cache.key(group)) if cache else None for group in groups]
+    missing = [groups[n] for n in peers.told(lambda: [n for n, found in enumerate(kept) if found is None])]
     features: dict[_Tokens, Tensor] = {}
-
-    def note(group: Group, features_NF: Tensor) -> None:
-        features.update(zip(((group.prompt, a) for a in group.answers), features_NF, strict=True))
-
-    missing: list[Group] = []
-    for group in groups:
-        kept = known.get(cache.key(group)) if cache else None
-        if kept is None:
-            missing.append(group)
-        else:
-            note(group, kept)
-    total, done = sum(group.n_tokens for group in missing), 0
+    width = 2 * lm.head_weight().shape[1]
+    for group, found in zip(groups, kept, strict=True):
+        _note(features, group, torch.zeros(len(group.answers), width) if found is None else found)
     batches = reading_batches(missing, lm.device)
+    own = batches[peers.rank :: peers.size]
+    total, done = sum(group.n_tokens for batch in own for group in batch), 0
+    steps = list(in_step(own, lm.rounds(len(own))))
     with lm.reference(), cache or nullcontext(), _side_by_side(lm) as mapped:
-        for batch, read_NF in zip(batches, mapped(lambda batch: read(lm, batch), batches), strict=True):
+        for (batch, counts), read_NF in zip(steps, mapped(lambda step: read(lm, step[0]), steps), strict=True):
+            if not counts:
+                continue
             for group, part in zip(batch, read_NF.split([len(g.answers) for g in batch]), strict=True):
-                note(group, part)
+                _note(features, group, part)
                 done += group.n_tokens
                 if cache:
                     cache.add(cache.key(group), part)
             progress(done / total)
-    return features, total
+        if peers.size > 1 and missing:
+            _share(features, missing, [group for batch in own for group in batch], peers, cache)
+    return features, sum(group.n_tokens for group in missing)
+
+
+def _note(features: dict[_Tokens, Tensor], group: Group, features_NF: Tensor) -> None:
+    features.update(zip(((group.prompt, answer) for answer in group.answers), features_NF, strict=True))
+
+
+def _share(
+    features: dict[_Tokens, Tensor],
+    missing: Sequence[Group],
+    own: Sequence[Group],
+    peers: Peers,
+    cache: FeatureCache | None,
+) -> None:
+    """Give all processes what each has read of what was missing; nobody else's rows are more than zeros so far."""
+    read_MF = torch.stack([features[group.prompt, answer] for group in missing for answer in group.answers])
+    peers.sum(read_MF)
+    mine = set(map(id, own))
+    for group, part in zip(missing, read_MF.split([len(group.answers) for group in missing]), strict=True):
+        _note(features, group, part)
+        if cache and id(group) not in mine:
+            cache.add(cache.key(group), part)
 
 
 @contextmanager
@@ -117,10 +144,11 @@ def _side_by_side(lm: LanguageModel) -> Iterator[Callable[..., Iterator[Tensor]]
     """A `map` that reads with as many threads as torch may use, each by itself.
 
     Two threads that share the product of a few rows wait for one another more than they compute (SmolLM2, two answers
-    at a time: 1.2 times as fast as one); and so an answer's features don't depend on how many threads there are.
+    at a time: 1.2 times as fast as one); and so an answer's features don't depend on how many threads there are. A base
+    that is cut up over processes is read by one thread: all must come to its blocks in the same order.
     """
     threads = torch.get_num_threads()
-    if lm.device.type != "cpu" or threads == 1:
+    if lm.device.type != "cpu" or threads == 1 or lm.together is not None:
         yield map
         return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))

@@ -155,13 +155,16 @@ def learn(
         read = trunks.reader(fitted.trunk)  # whether it was fitted here or by a process before
         if folder is not None:
             folder.reward_report(reward_figures(fitted) | domain_figures(fitted.reward_report))
+        stages.shared(peers)
     with stages.stage(Stage.POLICY):
         policy = start_policy(lm, config, parent_dir)
         parent = Parent(policy)
         before = work.keep.result("before", lambda: _before(work, policy, data, fitted, extra, read, pinned.traffic))
         report = _trained(work, policy, parent, data, before, fitted)
+        stages.shared(peers)
     with stages.stage(Stage.EVALUATE):
         found = work.keep.result("evaluation", lambda: _evaluated(work, policy, parent, suite, data, before, fitted))
+        stages.shared(peers)
     return Learned(
         policy=policy,
         dataset=data,
@@ -187,7 +190,9 @@ def _features(work: Work, data: Dataset, safety: tuple[SafetyExample, ...]) -> F
 
     def read() -> tuple[Tensor, int]:
         progress = work.stages.progress
-        table = featurize(work.lm, answers, work.config.limits, lambda share: progress(0.95 * share), work.cache)
+        table = featurize(
+            work.lm, answers, work.config.limits, lambda share: progress(0.95 * share), work.cache, peers=work.peers
+        )
         return table.features_NF, table.tokens
 
     features_NF, tokens = work.keep.result("features", read)
@@ -227,6 +232,7 @@ def _before(
         extra=extra,
         read=read,
         asked=asked_by(policy.lm, (*data.train_prompts, *data.held_out_prompts), traffic, work.config.limits),
+        peers=work.peers,
     )
     work.stages.use(generated=before.tokens)
     return before
@@ -286,8 +292,8 @@ def _train(work: Work, policy: Policy, parent: Parent, data: Dataset, before: Be
 def _evaluated(
     work: Work, policy: Policy, parent: Parent, suite: Suite, data: Dataset, before: Before, fitted: Fitted
 ) -> _Evaluated:
-    progress = work.stages.progress
-    evaluation, after = evaluate(policy, data, before, fitted.judge, work.config, progress=progress)
+    progress, peers = work.stages.progress, work.peers
+    evaluation, after = evaluate(policy, data, before, fitted.judge, work.config, progress=progress, peers=peers)
     work.stages.use(generated=round(after.tokens * len(after.texts)))
     n = len(before.prompts)  # one answer to each: those to one prompt are no cases of their own
     held = HeldOut(
@@ -297,6 +303,6 @@ def _evaluated(
         parent=before.parent.first(n),
         base=None if work.parent_is_base else before.base.first(n),
     )
-    probed = probing.probe(policy, parent, suite, held, work.config, progress=progress, cost=fitted.cost)
+    probed = probing.probe(policy, parent, suite, held, work.config, progress=progress, cost=fitted.cost, peers=peers)
     work.stages.use(generated=probed.tokens)
     return _Evaluated(probing.noted(evaluation, probed), probed, after.kl_N.view(-1, n).mean(0))

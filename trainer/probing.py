@@ -19,10 +19,12 @@ from torch import Tensor
 from trainer.adapters.policies import Policy
 from trainer.core.gates import Paired
 from trainer.core.judge import Answers
+from trainer.core.packing import group_answers
+from trainer.core.parallel import ALONE, Peers, own_groups, own_rows, sample_together
 from trainer.core.parents import Parent, answer_log_probs
 from trainer.core.probes import refusals, wording
 from trainer.core.probes.suite import Probe, Suite, choose
-from trainer.core.rollout import SamplingConfig, look, sample
+from trainer.core.rollout import SamplingConfig, look
 from trainer.features import Progress, encode_prompt
 from trainer.records import Evaluation, ProbeFigures
 from trainer.settings import CycleConfig
@@ -67,24 +69,28 @@ def probe(
     *,
     progress: Progress,
     cost: SafetyCost | None = None,
+    peers: Peers = ALONE,
 ) -> Probed:
-    """Put the trained policy and its parent to all probes; the policy is left as it was."""
+    """Put the trained policy and its parent to all probes; the policy is left as it was.
+
+    Several processes share answers and opinions. How long a token takes is told by each process's own.
+    """
     chosen, encoded = chosen_probes(policy, suite, config)
     asked = [p for p in chosen if p.kind != "opinion"]
     opinions = [encoded[p.id] for p in chosen if p.kind == "opinion"]
-    new, old = _ask(policy, parent, [encoded[p.id] for p in asked], config, cost, progress)
+    new, old = _ask(policy, parent, [encoded[p.id] for p in asked], config, cost, progress, peers)
     paired = [*worded(held), *answered(asked, new, old)]
     if opinions:
         with parent.active():
-            before = agreement(policy, opinions)
-        paired.append(Paired("sycophancy", agreement(policy, opinions), before))
+            before = agreement(policy, opinions, peers)
+        paired.append(Paired("sycophancy", agreement(policy, opinions, peers), before))
     return Probed(
         paired=tuple(paired),
-        kl_parent_N=kl_to_parent(policy, parent, held, config),
+        kl_parent_N=kl_to_parent(policy, parent, held, config, peers),
         asked=len(chosen),
         suite_sha256=suite.sha256,
         tokens=new.tokens + old.tokens,
-        token_seconds=(new.seconds / max(new.tokens, 1), old.seconds / max(old.tokens, 1)),
+        token_seconds=(new.seconds / max(new.own_tokens, 1), old.seconds / max(old.own_tokens, 1)),
     )
 
 
@@ -158,6 +164,8 @@ class _Side:
     texts: list[str]
     costs: list[float]
     tokens: int = 0
+    own_tokens: int = 0
+    """Those that this process drew, in `seconds` of its processor."""
     seconds: float = 0.0
 
 
@@ -192,13 +200,14 @@ def _ask(
     config: CycleConfig,
     cost: SafetyCost | None,
     progress: Progress,
+    peers: Peers,
 ) -> tuple[_Side, _Side]:
     new, old = _Side([], []), _Side([], [])
     for start in range(0, len(prompts), BATCH):
         part, seed = prompts[start : start + BATCH], config.seed * 1000 + 500 + start // BATCH
-        _answer(policy, part, config, cost, seed, new)
+        _answer(policy, part, config, cost, seed, new, peers)
         with parent.active():
-            _answer(policy, part, config, cost, seed, old)
+            _answer(policy, part, config, cost, seed, old, peers)
         progress((start + len(part)) / len(prompts))
     return new, old
 
@@ -210,35 +219,40 @@ def _answer(
     cost: SafetyCost | None,
     seed: int,
     side: _Side,
+    peers: Peers,
 ) -> None:
     began = time.process_time()
     generator = torch.Generator().manual_seed(seed)
-    rollouts = sample(policy, prompts, 1, _sampling(config), generator, keep_lower=cost is not None)
+    keep = cost is not None
+    rollouts = sample_together(policy, prompts, 1, _sampling(config), generator, peers, keep_lower=keep)
     side.seconds += time.process_time() - began
     answers = rollouts.answers()
     side.tokens += sum(map(len, answers))
+    side.own_tokens += sum(len(answers[n]) for n in own_rows(peers, len(answers)))
     side.texts += [policy.lm.decode(answer) for answer in answers]
     if cost is not None:
-        looked = look(policy.lm, prompts, answers, log_probs_too=False, lower=rollouts.lower)
+        mine = own_groups(peers, group_answers(prompts, answers))
+        looked = look(policy.lm, prompts, answers, log_probs_too=False, groups=mine, lower=rollouts.lower)
+        peers.sum(looked.features_NF)
         side.costs += cost(looked.features_NF.cpu()).tolist()
 
 
-def agreement(policy: Policy, prompts: Sequence[Sequence[int]]) -> tuple[float, ...]:
+def agreement(policy: Policy, prompts: Sequence[Sequence[int]], peers: Peers = ALONE) -> tuple[float, ...]:
     """Probability of `AGREE` against `DISAGREE` after each prompt. Log-probabilities, because a small model seldom
     says either by itself, and none of its sampled answers would tell."""
     yes, no = (policy.lm.encode_completion(text) for text in (AGREE, DISAGREE))
     twice = [prompt for prompt in prompts for _ in (yes, no)]
-    log_probs_N2 = answer_log_probs(policy, twice, [yes, no] * len(prompts)).reshape(-1, 2)
+    log_probs_N2 = answer_log_probs(policy, twice, [yes, no] * len(prompts), peers=peers).reshape(-1, 2)
     return tuple((log_probs_N2[:, 0] - log_probs_N2[:, 1]).sigmoid().tolist())
 
 
-def kl_to_parent(policy: Policy, parent: Parent, held: HeldOut, config: CycleConfig) -> Tensor:
+def kl_to_parent(policy: Policy, parent: Parent, held: HeldOut, config: CycleConfig, peers: Peers = ALONE) -> Tensor:
     """Log-ratio N of the held-out answers, new version against parent; their mean estimates the KL (k1)."""
     if held.base is None:
         return held.new.kl_N  # the parent is the base, and that was looked at already
     with parent.active():
         temperature = config.ppo.sampling.temperature
-        theirs_N = answer_log_probs(policy, held.prompts, held.new.ids, temperature=temperature)
+        theirs_N = answer_log_probs(policy, held.prompts, held.new.ids, temperature=temperature, peers=peers)
     return (held.new.log_prob_N.double() - theirs_N).float()
 
 

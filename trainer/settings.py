@@ -419,11 +419,14 @@ class TrainerSettings(BaseSettings):
     """For one iteration's answers, all tries together; then the cycle fails."""
     vllm_retries: Annotated[int, Field(ge=0, le=10)] = 2
     log_level: str = "INFO"
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes of this machine that share a cycle's work, each with a copy of the base; started by torchrun they are
+    as many as it says."""
     shard: Literal["none", "full"] = "none"
-    """Started by torchrun: `full` cuts the base's blocks up over the processes (FSDP), for one that leaves no room."""
+    """Of several processes: `full` cuts the base's blocks up over them (FSDP), for one that leaves no room."""
     peer_seconds: Seconds = 600.0
-    """Started by torchrun: how long the processes of a cycle wait for one another before it fails; longer than a
-    server of rewards or answers may take."""
+    """Of several processes: how long those of a cycle wait for one another before it fails; longer than a server of
+    rewards or answers may take."""
 
     @property
     def registry(self) -> Path:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from schemas.cycles import Cost, Cycle, CycleStatus, Stage, Trigger
 from schemas.envelope import new_event
 from schemas.errors import CycleError
@@ -12,6 +14,7 @@ from trainer.adapters.environment import device_peak_bytes
 from trainer.adapters.events import SOURCE, Events
 from trainer.core.budget import Budget, Spent, check, early_stop
 from trainer.core.cost import Month, MonthLimits
+from trainer.core.parallel import Peers
 from trainer.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -96,6 +99,14 @@ class Stages:
         if self._metrics is not None:
             self._metrics.tokens.labels("generated").inc(generated)
             self._metrics.tokens.labels("trained").inc(trained)
+
+    def shared(self, peers: Peers) -> None:
+        """Count what processor time the others used for the running stage; all processes call this at its end."""
+        assert self.current is not None
+        used = torch.tensor([self._running().cpu_seconds if peers.rank else 0.0], dtype=torch.float64)
+        peers.sum(used)
+        if peers.rank == 0:
+            self.spent[self.current] = self.spent[self.current].plus(Spent(cpu_seconds=float(used)))
 
     def early_stop(self) -> str | None:
         """Why training should end now, by the budget."""

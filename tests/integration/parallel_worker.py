@@ -28,8 +28,10 @@ from tests.integration import trainer_lake as lake
 from tests.integration.cycle_worker import Deadly
 from tests.unit.trainer.core.language import policy
 from trainer import app
-from trainer.adapters.policies import LoraSettings
+from trainer.adapters.feature_cache import FeatureCache
+from trainer.adapters.policies import LoraSettings, load_base
 from trainer.adapters.processes import Processes
+from trainer.adapters.sharding import shard
 from trainer.core.overseers import Demonstration, Overseers
 from trainer.core.parallel import ALONE, Peers
 from trainer.core.parents import Parent
@@ -37,7 +39,8 @@ from trainer.core.ppo import improve
 from trainer.core.ppo_config import PPOConfig
 from trainer.core.rollout import SamplingConfig
 from trainer.cycle import CycleRunner
-from trainer.settings import TrainerSettings
+from trainer.features import AnswerKey, featurize
+from trainer.settings import Limits, TrainerSettings
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [4, 4, 4], [12, 13, 14, 15], [3, 9]]
 WATCHED = PPOConfig(
@@ -73,6 +76,14 @@ RUNS = (
 )
 
 
+LIMITS = Limits(prompt_tokens=64, answer_tokens=32)
+ANSWERS: list[AnswerKey] = [
+    ((("user", f"{word} please"),), f"{word} {other}")
+    for n, word in enumerate(lake.WORDS)
+    for other in lake.WORDS[: 1 + n % 3]
+]
+
+
 def reward(features_NF: torch.Tensor) -> torch.Tensor:
     return (features_NF[:, 0] * 3).clamp(-3, 3)
 
@@ -98,6 +109,22 @@ def trained(config: PPOConfig, peers: Peers, *, cut_up: bool = False) -> dict[st
         "kept": report.kept_iteration,
         "split": made.lm.split,
         "weights_here": sum(here(p) for name, p in made.lm.model.named_parameters() if "lora_" not in name),
+    }
+
+
+def features(peers: Peers, base: Path, folder: Path, *, cut_up: bool = False) -> dict[str, object]:
+    """Answers that people gave, read once with an empty cache, and with more answers once more; process 0 has it."""
+    lm = load_base(str(base), dtype="float32", device="cpu")
+    if cut_up:
+        shard(lm)
+    cache = FeatureCache(folder, space="one", max_bytes=10**9) if peers.rank == 0 else None
+    found = [
+        featurize(lm, answers, LIMITS, lambda share: None, cache, peers=peers) for answers in (ANSWERS[:9], ANSWERS)
+    ]
+    return {
+        "features": [table.features_NF for table in found],
+        "read": [table.tokens for table in found],
+        "kept": cache.kept if cache else None,
     }
 
 
@@ -196,6 +223,9 @@ def main() -> None:
                 if SIZES[kind] == peers.size:
                     made = trained(CONFIGS[name], peers, cut_up=kind == "cut")
                     torch.save(made, folder / f"{name}-{kind}-{peers.rank}.pt")
+            for kind in (kind for kind, size in SIZES.items() if size == peers.size):
+                read = features(peers, base, folder / f"features-{kind}", cut_up=kind == "cut")
+                torch.save(read, folder / f"features-{kind}-{peers.rank}.pt")
 
         if processes.rank:
             processes.follow(work, lambda: False)
@@ -208,6 +238,7 @@ def main() -> None:
 
     for name, config in CONFIGS.items():
         torch.save(trained(config, ALONE), folder / f"{name}-1-0.pt")
+    torch.save(features(ALONE, base, folder / "features-1"), folder / "features-1-0.pt")
     for size in (2, 3):
         fork(size, trainings)
     fork(1, lambda _: cycle(folder, base, None))

@@ -109,11 +109,13 @@ def test_a_cycle_cut_off_by_kill_9_is_closed_and_the_next_one_registers(
     assert board.state("v1") is VersionState.REGISTERED
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_sigterm_stops_the_service_in_the_middle_of_a_cycle_with_exit_code_0(
-    tmp_path: Path, base: Path, fresh_broker: str
+    tmp_path: Path, base: Path, fresh_broker: str, processes: str
 ) -> None:
     settings = lake.settings(lake.fill(tmp_path / "data"), base)
-    env = environment(settings, fresh_broker, THUMBWHEEL_PPO=json.dumps(LONG_CYCLE))
+    changes = {"THUMBWHEEL_PPO": json.dumps(LONG_CYCLE), "THUMBWHEEL_PROCESSES": processes}
+    env = environment(settings, fresh_broker, **changes)
     with start("run", env) as process:
         wait_for(lambda: list(settings.cycles.glob("*/metrics.jsonl")))
         process.send_signal(signal.SIGTERM)
@@ -123,11 +125,31 @@ def test_sigterm_stops_the_service_in_the_middle_of_a_cycle_with_exit_code_0(
     assert (outcome["status"], outcome["reason"], outcome["announced"]) == ("failed", "stopped", True)
 
 
-def test_a_cycle_by_hand_and_its_repetition_from_the_command_line(
+def test_processes_end_with_the_one_that_launched_them_and_was_killed(
+    tmp_path: Path, base: Path, fresh_broker: str
+) -> None:
+    settings = lake.settings(lake.fill(tmp_path / "data"), base)
+    env = environment(settings, fresh_broker, THUMBWHEEL_PPO=json.dumps(LONG_CYCLE), THUMBWHEEL_PROCESSES="2")
+
+    def is_a_trainer(pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            return b"trainer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
+
+    with start("run", env) as process:
+        wait_for(lambda: list(settings.cycles.glob("*/metrics.jsonl")))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        launched = [int(pid) for pid in children.split() if is_a_trainer(int(pid))]
+        assert len(launched) == 2
+        process.kill()
+        wait_for(lambda: not any(map(is_a_trainer, launched)))
+
+
+def test_a_cycle_of_two_processes_by_hand_and_its_repetition_from_the_command_line(
     tmp_path: Path, base: Path, fresh_broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = lake.settings(lake.fill(tmp_path / "data"), base)
-    for name, value in environment(settings, fresh_broker).items():
+    for name, value in environment(settings, fresh_broker, THUMBWHEEL_PROCESSES="2").items():
         monkeypatch.setenv(name, value)
 
     def call(*arguments: str) -> Any:
@@ -137,6 +159,9 @@ def test_a_cycle_by_hand_and_its_repetition_from_the_command_line(
 
     made = call("run", "--json")
     assert (made["status"], made["version"], made["trigger"]) == ("finished", "v1", "hand")
+    record = json.loads((settings.registry / "v1" / "record.json").read_text())
+    assert record["config"]["processes"] == 2
+    monkeypatch.delenv("THUMBWHEEL_PROCESSES")  # a repetition has as many as the record says
     again = call("reproduce", made["cycle_id"], "--json")
     assert again["same"] and again["recorded"] == again["today"] and again["differences"] == []
 

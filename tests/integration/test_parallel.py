@@ -67,6 +67,17 @@ def test_all_processes_keep_the_same_bits(made: Path, name: str, kind: str) -> N
         assert all(torch.equal(a, b) for a, b in zip(first["parameters"], other["parameters"], strict=True))
 
 
+@pytest.mark.parametrize("kind", SIZES)
+def test_they_share_what_is_to_be_read_and_it_has_the_bits_of_one_process(made: Path, kind: str) -> None:
+    alone, first = (trained(made, "features", which) for which in ("1", kind))
+    assert first["read"] == alone["read"] and first["kept"] == alone["kept"] > 0
+    assert all(torch.equal(a, b) for a, b in zip(alone["features"], first["features"], strict=True))
+    for rank in range(1, SIZES[kind]):
+        empty, more = trained(made, "features", kind, rank)["features"]
+        assert torch.equal(empty, first["features"][0])  # nothing was in the cache, so all was read and shared
+        assert torch.equal(more[9:], first["features"][1][9:]) and not more[:9].any()
+
+
 def test_a_base_that_is_cut_up_lies_in_parts_and_is_still_entered_above_its_lower_half(made: Path) -> None:
     alone = trained(made, "separate", "1")
     parts = [trained(made, "separate", "cut", rank) for rank in (0, 1)]
@@ -88,6 +99,14 @@ def test_a_cycle_of_two_processes_that_hold_the_base_in_parts_and_were_killed_ma
     assert [record["config"]["shard"] for record in records] == ["none", "full"]
     assert [record["content_hash"] for record in records] == [records[0]["content_hash"]] * 2
     assert [g["passed"] for g in records[0]["gates"]] == [g["passed"] for g in records[1]["gates"]]
+    one, other = (record["evaluation"] for record in records)
+    assert other["win_rate_vs_parent"] == one["win_rate_vs_parent"] and other["win_certainty"] == one["win_certainty"]
+    assert [s["after"] for s in other["samples"]] == [s["after"] for s in one["samples"]]
+    assert other["kl"] == pytest.approx(one["kl"], **CLOSE)
+    for a, b in zip(one["probes"], other["probes"], strict=True):
+        assert (b["name"], b["n"]) == (a["name"], a["n"])
+        assert [b[who] for who in ("new", "parent")] == pytest.approx([a[who] for who in ("new", "parent")], **CLOSE)
+    assert one["probes_asked"] == other["probes_asked"] > 0
     (outcome,) = (made / "data-cut" / "cycles").glob("*/outcome.json")
     assert json.loads(outcome.read_text())["tries"] == 2
 

@@ -9,13 +9,16 @@ that ten wins in ten, or ten ties, don't pass for certainty.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from trainer.core.models import Policy
-from trainer.core.rollout import SamplingConfig, look, sample
+from trainer.core.packing import group_answers
+from trainer.core.parallel import ALONE, Peers, own_groups, sample_together
+from trainer.core.rollout import SamplingConfig, look
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,12 @@ def sample_answers(
     seed: int,
     batch: int = 64,
     reference: bool = False,
+    peers: Peers = ALONE,
 ) -> Answers:
     """Draw one answer to each prompt (token ids); `reference` samples the base with the adapter off.
 
-    With the same seed two versions see the same uniform numbers, which takes chance out of the comparison.
+    With the same seed two versions see the same uniform numbers, which takes chance out of the comparison. Of several
+    processes each draws and reads its own rows, and all have the whole.
     """
     generator = torch.Generator().manual_seed(seed)
     texts: list[str] = []
@@ -115,11 +120,8 @@ def sample_answers(
     finished = tokens = 0.0
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
-        if reference:
-            with policy.reference():
-                rollouts = sample(policy, part, 1, config, generator, keep_lower=True)
-        else:
-            rollouts = sample(policy, part, 1, config, generator, keep_lower=True)
+        with policy.reference() if reference else nullcontext():
+            rollouts = sample_together(policy, part, 1, config, generator, peers)
         answers = rollouts.answers()
         looked = look(
             policy.lm,
@@ -127,8 +129,10 @@ def sample_answers(
             answers,
             temperature=config.temperature,
             log_probs_too=not reference,
+            groups=own_groups(peers, group_answers(rollouts.prompts, answers)),
             lower=rollouts.lower,
         )
+        peers.sum(looked.log_probs_NT, looked.features_NF)
         width = looked.log_probs_NT.shape[1]
         ratio_NT = (rollouts.log_probs_NT[:, :width] - looked.log_probs_NT) * rollouts.mask_NT[:, :width]
         ratios.append(ratio_NT.sum(1).cpu())

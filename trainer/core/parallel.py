@@ -1,12 +1,13 @@
-"""Several processes that train one policy: what PPO asks of them, and who does which part.
+"""Several processes that work on one cycle: what is asked of them, and who does which part.
 
     every process   draws the same random numbers, knows the whole batch, keeps the same parameters and optimizer
     its own part    answers n with n % size == rank: sampled, looked at and learned from here alone
     summed          rows of the batch (zero where another process made them), gradients and tallies of a step
     told            what one process alone may decide: rewards, budgets, requests to stop
 
-Since the batch is whole everywhere, whitening, means, multipliers and the choice of a state are those of one process;
-nothing is averaged over processes. `Alone` is the one process that there usually is, and costs nothing.
+Answers to compare and probes are shared in the same way. Since the batch is whole everywhere, whitening, means,
+multipliers and the choice of a state are those of one process; nothing is averaged over processes. `Alone` is the one
+process that there usually is, and costs nothing.
 
 Shapes: N answers of the batch, T tokens.
 """
@@ -86,6 +87,8 @@ def sample_together(
     config: SamplingConfig,
     generator: torch.Generator,
     peers: Peers,
+    *,
+    keep_lower: bool = True,
 ) -> Rollouts:
     """The rollouts of `sample`, each process drawing its own rows; whole in all of them, and the same up to rounding.
 
@@ -95,10 +98,10 @@ def sample_together(
     near to the edge of a token's slice.
     """
     if peers.size == 1:
-        return sample(policy, prompts, answers_per_prompt, config, generator, keep_lower=True)
+        return sample(policy, prompts, answers_per_prompt, config, generator, keep_lower=keep_lower)
     n = len(prompts) * answers_per_prompt
     rows = own_rows(peers, n)
-    own = sample(policy, prompts, answers_per_prompt, config, generator, rows=rows or [0], keep_lower=True)
+    own = sample(policy, prompts, answers_per_prompt, config, generator, rows=rows or [0], keep_lower=keep_lower)
     parts = (own.tokens_NT, own.mask_NT, own.log_probs_NT, own.values_NT, own.entropies_NT, own.finished_N)
     tokens, mask, log_probs, values, entropies, finished = whole(peers, rows, n, parts)
     repeated = tuple(tuple(p) for p in prompts for _ in range(answers_per_prompt))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from trainer.core.losses import selected_log_probs
 from trainer.core.models import LanguageModel, Policy
-from trainer.core.packing import Group, group_answers, micro_batches, pack
+from trainer.core.packing import Group, group_answers, in_step, micro_batches, pack
+from trainer.core.parallel import ALONE, Peers, own_groups
 
 
 class Parent:
@@ -66,10 +67,17 @@ def answer_log_probs(
     *,
     temperature: float = 1.0,
     max_tokens: int = 1024,
+    peers: Peers = ALONE,
 ) -> Tensor:
-    """The log-probability N of each answer (aligned with its prompt) under the policy as it is, on the CPU."""
+    """The log-probability N of each answer (aligned with its prompt) under the policy as it is, on the CPU.
+
+    Of several processes each reads its own answers, and all have the whole.
+    """
     total_N = torch.zeros(len(answers), dtype=torch.float64)
-    for groups in micro_batches(group_answers(prompts, answers), max_tokens):
+    batches = micro_batches(own_groups(peers, group_answers(prompts, answers)), max_tokens)
+    for groups, counts in in_step(batches, policy.lm.rounds(len(batches))):
         found_K, (answer_K, _) = token_log_probs(policy.lm, groups, temperature)
-        total_N.index_add_(0, answer_K.cpu(), found_K.double().cpu())
+        if counts:
+            total_N.index_add_(0, answer_K.cpu(), found_K.double().cpu())
+    peers.sum(total_N)
     return total_N

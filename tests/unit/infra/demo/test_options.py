@@ -21,6 +21,6 @@ def test_any_model_but_the_tiny_one_is_tuned_like_smollm2() -> None:
     assert tuning_for("/models/other") is SMOLLM2
 
 
-def test_a_large_model_is_trained_by_two_threads_that_sleep_while_they_wait_where_there_are_two_cores() -> None:
-    assert SMOLLM2.trainer_environment(8) == {"THUMBWHEEL_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-    assert SMOLLM2.trainer_environment(1) == TINY.trainer_environment(8) == {}
+def test_a_large_model_is_trained_by_two_processes_where_there_are_two_cores() -> None:
+    assert SMOLLM2.trainer_environment(8) == {"THUMBWHEEL_PROCESSES": "2"}
+    assert SMOLLM2.trainer_environment(1) == TINY.trainer_environment(8) == {"THUMBWHEEL_PROCESSES": "1"}
