@@ -17,8 +17,9 @@ from trainer.core.checkpoint import copy_into
 from trainer.core.dataset import Dataset
 from trainer.core.distill import Hooks, Pair, Rewards, TrainState, learn_on_policy, learn_supervised
 from trainer.core.distill_config import DistillLook, StageName, StageReport
-from trainer.core.distill_data import Lessons, Tokens, best_of, set_aside
+from trainer.core.distill_data import Lessons, best_of, set_aside
 from trainer.core.domains import Traffic
+from trainer.core.models import Tokens
 from trainer.core.reward import RewardSignal
 from trainer.core.reward_looks import DomainReward, normalized_signal, rated
 from trainer.core.rollout import look, sample

@@ -17,6 +17,7 @@ from trainer.adapters.policies import LanguageModel
 from trainer.core.dataset import Labels, Row, Turn
 from trainer.core.domains import Traffic
 from trainer.core.labels import texts_of
+from trainer.core.models import Tokens
 from trainer.core.packing import Group, in_step
 from trainer.core.parallel import ALONE, Peers
 from trainer.core.reading import read, reading_batches, reading_groups
@@ -84,18 +85,18 @@ def featurize(
     )
 
 
-_Tokens = tuple[tuple[int, ...], tuple[int, ...]]
-"""Of a prompt and of an answer to it."""
+_Read = tuple[Tokens, Tokens]
+"""A prompt and an answer to it, as they are read."""
 
 
 def _read(
     lm: LanguageModel, groups: Sequence[Group], progress: Progress, cache: FeatureCache | None, peers: Peers
-) -> tuple[dict[_Tokens, Tensor], int]:
+) -> tuple[dict[_Read, Tensor], int]:
     """Features F by tokens, and how many tokens were read for them."""
     known = cache.find(groups) if cache else {}
     kept = [known.get(cache.key(group)) if cache else None for group in groups]
     missing = [groups[n] for n in peers.told(lambda: [n for n, found in enumerate(kept) if found is None])]
-    features: dict[_Tokens, Tensor] = {}
+    features: dict[_Read, Tensor] = {}
     width = 2 * lm.head_weight().shape[1]
     for group, found in zip(groups, kept, strict=True):
         _note(features, group, torch.zeros(len(group.answers), width) if found is None else found)
@@ -118,12 +119,12 @@ def _read(
     return features, sum(group.n_tokens for group in missing)
 
 
-def _note(features: dict[_Tokens, Tensor], group: Group, features_NF: Tensor) -> None:
+def _note(features: dict[_Read, Tensor], group: Group, features_NF: Tensor) -> None:
     features.update(zip(((group.prompt, answer) for answer in group.answers), features_NF, strict=True))
 
 
 def _share(
-    features: dict[_Tokens, Tensor],
+    features: dict[_Read, Tensor],
     missing: Sequence[Group],
     own: Sequence[Group],
     peers: Peers,

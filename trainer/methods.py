@@ -11,9 +11,10 @@ from trainer.adapters.rewards import ExtraReward
 from trainer.core.dataset import Dataset, Labels, Turn
 from trainer.core.direct import DirectData, DirectReport, DirectStep, Method, improve_directly
 from trainer.core.judge import Answers
+from trainer.core.models import Tokens
 from trainer.core.ppo_config import PPOReport
 from trainer.core.reward_looks import ModelReward
-from trainer.core.rewards import CombinedReward, Reward, Tokens, thumbs_share
+from trainer.core.rewards import CombinedReward, Reward, thumbs_share
 from trainer.features import answers_of, encode_answer, encode_prompt
 from trainer.settings import CycleConfig, Limits
 from trainer.stages import Stages

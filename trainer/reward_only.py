@@ -16,6 +16,7 @@ import torch
 from schemas.errors import NotEnoughData
 from schemas.ids import new_cycle_id
 from trainer.adapters.answers_file import read_safety_file
+from trainer.adapters.environment import base_model_info
 from trainer.adapters.files import write_whole
 from trainer.adapters.lake import TrainerLake
 from trainer.adapters.pins import Pins
@@ -25,7 +26,8 @@ from trainer.core.safety import SafetyConfig, fit_safety
 from trainer.core.safety_examples import SafetyExample, from_flags
 from trainer.cycle import LoadBase
 from trainer.domain_figures import domain_infos, finite
-from trainer.features import answers_of, featurize, reward_data, safety_data
+from trainer.features import featurize, in_order_of_time, reward_data, safety_data
+from trainer.kept_features import kept_features
 from trainer.reward_report import RewardOnlyReport, accuracy_of, agreements, cross_validation, safety_of
 from trainer.reward_trunks import Trunks
 from trainer.settings import TrainerSettings
@@ -60,9 +62,9 @@ def train_reward_only(
             f"are needed: collect feedback, or feed comparisons from a file with `thumbwheel replay FILE`"
         )
     examples = safety_examples(settings, lake, pinned.pins)
-    answers = [*answers_of(train), *answers_of(held), *(e.key for e in examples)]
     lm, progress = load_base(), _Progress(stop)
-    table = featurize(lm, answers, settings.limits, progress)
+    cache = kept_features(settings, base_model_info(settings.base_model_name, settings.base_model), lm)
+    table = featurize(lm, in_order_of_time((train, held), (e.key for e in examples)), settings.limits, progress, cache)
     lora = settings.lora.for_size(lm.n_parameters())
     generator = torch.Generator().manual_seed(settings.seed)
     seen = Trunks(lm, config, lora, settings.limits, settings.seed, progress).look(train, [held], table)

@@ -19,10 +19,11 @@ from trainer.adapters.registry import Registry
 from trainer.adapters.trunks import RewardTrunk, Weights, load_trunks, make_trunk, save_trunks
 from trainer.core.dataset import Labels, SplitConfig, share_of
 from trainer.core.labels import prompt_key
+from trainer.core.models import Tokens
 from trainer.core.reward_data import of_answers
 from trainer.core.reward_fit import CrossFitted, RewardConfig
 from trainer.core.reward_looks import Read
-from trainer.core.reward_trunk import Texts, Tokens, train_trunk
+from trainer.core.reward_trunk import Texts, train_trunk
 from trainer.core.rollout import look
 from trainer.features import (
     AnswerKey,

@@ -17,19 +17,19 @@ from torch import Tensor
 
 from schemas.errors import NotEnoughData, SettingsError
 from trainer.adapters.answers_file import read_answers
+from trainer.adapters.environment import base_model_info
 from trainer.adapters.lake import Answer, TrainerLake
 from trainer.adapters.policies import LanguageModel
 from trainer.adapters.registry import SAFETY_FILE, Registry
 from trainer.core.drift import drift
 from trainer.core.reward import RewardEnsemble
 from trainer.core.safety import SafetyHead
-from trainer.features import featurize
-from trainer.scoring import RewardModel, latest_reward_model, rows_of
-from trainer.settings import Limits, TrainerSettings
+from trainer.journal import BaseModelInfo
+from trainer.kept_features import kept_features
+from trainer.scoring import RewardModel, features_of, latest_reward_model, rows_of
+from trainer.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
-
-"""Beside the reward model in a version's folder, where the cycle had enough unsafe examples."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,13 @@ def run_score(
         raise NotEnoughData("there are no answers to score: widen --since or --version, or let the gateway serve some")
     base = load_base()
     reader = model.reads(base)
-    features_NF = _features(reader, answers, settings.limits)
+    kept = None if request.file else kept_features(settings, _base_info(settings), base)
+    features_NF = features_of(reader, answers, limits=settings.limits, cache=kept if reader is base else None)
     scores_NH = model.scores(features_NF, answers)
     cost_N = None
     if safety is not None:  # fitted on the frozen base, whatever the reward model reads
-        cost_N = safety.cost(features_NF if reader is base else _features(base, answers, settings.limits))
+        same = reader is base
+        cost_N = safety.cost(features_NF if same else features_of(base, answers, limits=settings.limits, cache=kept))
     written = 0
     if not request.dry_run and request.file is None:
         known = lake.scored(name)
@@ -119,9 +121,8 @@ def run_score(
     return _report(name, answers, scores_NH, cost_N, ensemble, written)
 
 
-def _features(lm: LanguageModel, answers: Sequence[Answer], limits: Limits) -> Tensor:
-    table = featurize(lm, [(a.prompt, a.completion) for a in answers], limits, lambda share: None)
-    return table.features_NF[[table.rows[a.prompt, a.completion] for a in answers]]
+def _base_info(settings: TrainerSettings) -> BaseModelInfo:
+    return base_model_info(settings.base_model_name, settings.base_model)
 
 
 def _models(registry: Registry, wanted: str | None) -> tuple[RewardModel, SafetyHead | None]:

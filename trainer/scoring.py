@@ -72,14 +72,24 @@ def score(
     """One row an answer, with one score a head."""
     if not answers:
         return []
-    oldest_first = sorted(answers, key=lambda a: a.response_id)  # the order in which cycles read those with labels
     reads = model.reads(lm)
     kept = cache if reads is lm else None  # what is kept are features of the base
-    table = featurize(reads, [(a.prompt, a.completion) for a in oldest_first], limits, progress, kept)
-    rows = [table.rows[a.prompt, a.completion] for a in answers]
-    if model.ensemble.own is None:
-        return rows_of(answers, model.ensemble.score(table.features_NF)[rows], model.id, now)
-    return rows_of(answers, model.scores(table.features_NF[rows], answers), model.id, now)
+    features_NF = features_of(reads, answers, limits=limits, progress=progress, cache=kept)
+    return rows_of(answers, model.scores(features_NF, answers), model.id, now)
+
+
+def features_of(
+    lm: LanguageModel,
+    answers: Sequence[Answer],
+    *,
+    limits: Limits,
+    progress: Progress = lambda share: None,
+    cache: FeatureCache | None = None,
+) -> Tensor:
+    """Features N,F of answers on a model, read in the order in which cycles read those with labels: oldest first."""
+    oldest_first = sorted(answers, key=lambda a: a.response_id)
+    table = featurize(lm, [(a.prompt, a.completion) for a in oldest_first], limits, progress, cache)
+    return table.features_NF[[table.rows[a.prompt, a.completion] for a in answers]]
 
 
 def rows_of(

@@ -81,7 +81,8 @@ SMOLLM2 = Tuning(
     concurrency=32,
     first_thumbs_after=32,
     closing_answers=60,
-    trickle=0.1,
+    # A visit costs three seconds of a core; beside a cycle everything else should take little of the two.
+    trickle=0.03,
     evaluation_samples=1,
     cycle_timeout_seconds=1200,
     environment={
@@ -95,12 +96,11 @@ SMOLLM2 = Tuning(
         "THUMBWHEEL_GATES__WIN_CERTAINTY": "0.7",
         # Three iterations win 0.79 of comparisons over the base, five 0.89; but the demo's cycles shall end in minutes.
         "THUMBWHEEL_PPO__ITERATIONS": "3",
-        # Joining and aggregating each second would take a fifth of a core from the models.
-        "THUMBWHEEL_REFINE_SECONDS": "2",
+        # Joining and aggregating every two seconds takes a fifth of a core from the models.
+        "THUMBWHEEL_REFINE_SECONDS": "5",
     },
     # While a cycle trains hardly anybody asks (`trickle`), so the gateway's core is idle. Two processes with a thread
-    # each, because two threads wait for one another in every small product: a step of 48 answers takes them 9.0 s where
-    # one thread takes 10.6, and each of two processes 5.3 for its half.
+    # each, because two threads wait for one another in every small product: a cycle took them 189 s, and processes 120.
     trainer_processes=2,
 )
 

@@ -173,6 +173,24 @@ def test_answers_are_scored_for_drift_once_and_only_if_they_are_to_be_written(do
         app.run_score(world.settings, replace(asked, reward_model="v7"))
 
 
+def found_features(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
+    """Of each look into the kept features: answers found, and asked for."""
+    logged = [vars(record) for record in caplog.records if record.message == "features found"]
+    return [(record["answers"], record["of"]) for record in logged]
+
+
+def test_what_cycles_have_read_is_not_read_again_for_a_score_or_the_reward_model_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.run()
+    caplog.set_level("INFO", logger="trainer.adapters.feature_cache")
+    caplog.clear()
+    app.run_score(world.settings, ScoreRequest(limit=16, dry_run=True))  # the cycle had scored sixteen
+    app.run_reward_only(world.settings, stop=_never())
+    (scored, of), (labelled, of_labels) = found_features(caplog)
+    assert scored == of > 0 and labelled == of_labels > of
+
+
 def test_the_command_scores_the_newest_answers_and_prints_one_json_object(done: tuple[World, Outcome]) -> None:
     world, _ = done
     command = ("score", "--limit", "8", "--dry-run", "--json", "--data", str(world.settings.data))

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from schemas.errors import NotEnoughData
 from trainer.core.losses import bradley_terry
-from trainer.core.models import LanguageModel, Policy
+from trainer.core.models import LanguageModel, Policy, Tokens
 from trainer.core.packing import Group, group_answers, micro_batches
 from trainer.core.parents import token_log_probs
 from trainer.core.ppo_config import SMALL_MODEL
@@ -38,7 +38,6 @@ from trainer.core.rewards import Reward, rewards_of
 from trainer.core.rollout import SamplingConfig, look, sample
 
 Method = Literal["dpo", "kto"]
-Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from trainer.core.checkpoint import Order, copy_into, optimizer_state, restore_optimizer
 from trainer.core.distill_config import DistillConfig, DistillLook, Gap, StageName, StageReport
-from trainer.core.distill_data import Lessons, Tokens
+from trainer.core.distill_data import Lessons
 from trainer.core.distill_losses import Head, distillation_loss, token_divergences
 from trainer.core.losses import leave_one_out
-from trainer.core.models import LanguageModel, Policy
+from trainer.core.models import LanguageModel, Policy, Tokens
 from trainer.core.packing import Group, group_answers, micro_batches, pack
 from trainer.core.rollout import Rollouts, SamplingConfig, sample
 

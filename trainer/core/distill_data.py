@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trainer.core.dataset import share_of
-
-Tokens = tuple[int, ...]
+from trainer.core.models import Tokens
 
 
 @dataclass(frozen=True)

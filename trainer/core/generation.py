@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from schemas.errors import GenerationFailed
-from trainer.core.models import Policy
-from trainer.core.rollout import Rollouts, SamplingConfig, Tokens
+from trainer.core.models import Policy, Tokens
+from trainer.core.rollout import Rollouts, SamplingConfig
 
 NOISE = 0.01
 """Nats a token: less than this is no sign of a wrong adapter, since rounding alone makes about as much."""

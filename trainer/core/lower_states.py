@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.core.models import LanguageModel
+from trainer.core.models import LanguageModel, Tokens
 from trainer.core.packing import Group, Packed, place_rows
 
-Tokens = tuple[int, ...]
 ByGroup = Mapping[Tokens, Tensor]
 """States L,D of each group's tokens (its prompt, then its answers), by the group's `indices`."""
 

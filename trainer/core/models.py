@@ -13,6 +13,9 @@ from torch import Tensor, nn
 Critic = Literal["shared", "separate", "none"]
 """Where values come from: a head on the policy's trunk, a trunk adapter of the critic's own, or nowhere (RLOO)."""
 
+Tokens = tuple[int, ...]
+"""Ids of a prompt's tokens, or of an answer's."""
+
 Message = Mapping[str, str]
 """A chat message: `role` and `content`."""
 

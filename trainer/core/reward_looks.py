@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from trainer.core.domains import Shares
+from trainer.core.models import Tokens
 from trainer.core.reward import RewardConfig, RewardEnsemble, RewardSignal, signal
-from trainer.core.rewards import Tokens
 
 Read = Callable[[Sequence[Tokens], Sequence[str]], Tensor]
 """Prompts (token ids) and answers (texts), one of each for each answer, to features N,F."""

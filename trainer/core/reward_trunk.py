@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.core.losses import bradley_terry, thumbs_loss
-from trainer.core.models import LanguageModel
+from trainer.core.models import LanguageModel, Tokens
 from trainer.core.packing import Group, pack
 from trainer.core.reward import usable_labels
 from trainer.core.reward_data import RewardData, folds_of
@@ -49,7 +49,6 @@ from trainer.core.reward_fit import (
 )
 from trainer.core.rollout import feature_layer, features_of
 
-Tokens = tuple[int, ...]
 HEAD_RATE = 3e-3
 """Learning rate of heads, offsets and length effect, which begin near where they belong."""
 MAX_GRAD_NORM = 1.0

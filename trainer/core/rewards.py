@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from schemas.errors import RewardFailed
-from trainer.core.models import LanguageModel
+from trainer.core.models import LanguageModel, Tokens
 
 LARGEST = 1e30
 """What is larger has no place in the arithmetic of 32 bits that follows."""
-Tokens = tuple[int, ...]
 FlatReward = Callable[[Tensor], Tensor]
 """Features N,F to rewards N."""
 

@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from trainer.core.losses import log_softmax, selected_log_probs
-from trainer.core.lower_states import ByGroup, LowerStates, Tokens, placed
-from trainer.core.models import LanguageModel, Policy
+from trainer.core.lower_states import ByGroup, LowerStates, placed
+from trainer.core.models import LanguageModel, Policy, Tokens
 from trainer.core.packing import Group, Packed, group_answers, in_step, micro_batches, pack
-
-__all__ = ["Looked", "Rollouts", "SamplingConfig", "Tokens", "draw", "feature_layer", "features_of", "look", "sample"]
 
 
 @dataclass(frozen=True)
