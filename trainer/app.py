@@ -59,6 +59,7 @@ def processes(settings: TrainerSettings) -> Processes | None:
 
 def run_helper(settings: TrainerSettings, team: Processes, stop: threading.Event) -> None:
     """Be one of the other processes of a trainer, until its process 0 ends."""
+    logging.getLogger("trainer.stages").setLevel(logging.WARNING)  # how far a stage is, process 0 tells
     help_out(team, settings, loader(settings), stop.is_set)
 
 
