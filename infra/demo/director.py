@@ -367,7 +367,6 @@ def _stack_options(options: DemoOptions, tuning: Tuning, folder: Path) -> StackO
         models_dir=settings.models_folder(),
         kafka=kafka,
         environment=_environment(options, tuning),
-        overrides={"trainer": tuning.trainer_environment(os.cpu_count() or 1)},
     )
 
 
@@ -379,11 +378,11 @@ def _environment(options: DemoOptions, tuning: Tuning) -> dict[str, str]:
         "THUMBWHEEL_MAX_CYCLES": str(options.cycles),
         # The evaluation also asks versions that did not pass.
         "THUMBWHEEL_PIN_REJECTED": "true",
-        # Two processes that each want both cores wait for one another (but see `Tuning.trainer_environment`).
+        # Two processes that each want both cores wait for one another.
         "THUMBWHEEL_THREADS": "1",
         "THUMBWHEEL_PPO__MAX_NEW_TOKENS": str(tuning.max_completion_tokens),
         "THUMBWHEEL_PPO__TEMPERATURE": str(tuning.temperature),
-        **{name: value for name, value in tuning.environment.items() if name not in os.environ},
+        **{name: value for name, value in tuning.told(os.cpu_count() or 1).items() if name not in os.environ},
     }
 
 

@@ -65,11 +65,11 @@ class Tuning:
     """From the end of one cycle to the end of the next; beyond it the demo gives up and says where to look."""
     environment: dict[str, str]
     trainer_processes: int = 1
-    """Of the machine's cores, while a cycle trains."""
+    """That share a cycle; no more of them are started than there are cores."""
 
-    def trainer_environment(self, cores: int) -> dict[str, str]:
-        """What the trainer alone is told on a machine with so many cores."""
-        return {"THUMBWHEEL_PROCESSES": str(min(self.trainer_processes, cores))}
+    def told(self, cores: int) -> dict[str, str]:
+        """What the services are told by it on a machine with so many cores."""
+        return self.environment | {"THUMBWHEEL_PROCESSES": str(min(self.trainer_processes, cores))}
 
 
 SMOLLM2 = Tuning(
