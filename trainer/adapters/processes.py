@@ -12,6 +12,7 @@ that dies takes all with it: torchrun ends them. The communication is torch.dist
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -29,7 +30,8 @@ from trainer.adapters.trees import from_bytes, to_bytes
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-POLL = timedelta(seconds=1)
+POLL_SECONDS = 0.2
+"""Between looks for the next job, which comes once in many minutes and takes minutes."""
 BYTES, TREE = b"b", b"t"
 """The first byte of what is told: how to read the rest."""
 BEGIN, END = "begin", "end"
@@ -161,10 +163,9 @@ class Processes:
         """Whether another job has come."""
         key = f"job/{self._number + 1}"
         while not stop():
-            try:
-                self._store.wait([key], POLL)
-            except dist.DistStoreError:
-                continue  # not yet
+            if not self._store.check([key]):  # and no `wait`, whose every time-out torch logs as a warning
+                time.sleep(POLL_SECONDS)
+                continue
             if self._store.get(key).decode() == END:
                 return False
             self._number += 1
