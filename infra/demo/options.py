@@ -100,7 +100,7 @@ SMOLLM2 = Tuning(
         "THUMBWHEEL_REFINE_SECONDS": "5",
     },
     # While a cycle trains hardly anybody asks (`trickle`), so the gateway's core is idle. Two processes with a thread
-    # each, because two threads wait for one another in every small product: a cycle took them 189 s, and processes 120.
+    # each, because threads wait for one another in every product of a few rows (docs/experiments.md).
     trainer_processes=2,
 )
 
