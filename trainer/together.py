@@ -4,8 +4,8 @@
                 saves results, reports, registers  ─► each result of a step as its bytes ─► the others
 
 Each process loads the base. Every result that is kept in `Checkpoints` is made by all and then taken from process 0,
-so that none goes on from other bits; one that is resumed, is resumed by all. PPO shares its work (see
-`trainer.core.parallel`); features, fitting, comparisons, DPO and KTO are done alike in every process.
+so that none goes on from other bits; one that is resumed, is resumed by all. PPO, answers to compare, probes and
+features of labels are shared (see `trainer.core.parallel`); fitting, DPO and KTO are done alike in every process.
 """
 
 from collections.abc import Callable

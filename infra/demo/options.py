@@ -81,7 +81,7 @@ SMOLLM2 = Tuning(
     concurrency=32,
     first_thumbs_after=32,
     closing_answers=60,
-    # A visit costs three seconds of a core; beside a cycle everything else should take little of the two.
+    # Each visit costs seconds of a core, and beside a cycle everything else should take little of the two.
     trickle=0.03,
     evaluation_samples=1,
     cycle_timeout_seconds=1200,

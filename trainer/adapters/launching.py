@@ -26,6 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+"""Between looks whether the launcher is there."""
 STOP_SECONDS = 30
 """A process that was told to stop is killed after that."""
 
@@ -36,7 +37,11 @@ def launched() -> bool:
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `python -m trainer ARGUMENTS` in so many processes; the exit code is process 0's, 0 where it was stopped."""
+    """Run `python -m trainer ARGUMENTS` in so many processes.
+
+    The exit code is 0 where all ended in order or a signal stopped them, else that of the first that failed (1 if a
+    signal killed it).
+    """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are told by who failed
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
